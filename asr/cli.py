@@ -1,0 +1,61 @@
+"""The `asr` command: finds the sub-command's module, and turns what a user can mend into one line.
+
+Modules are imported when they are called, so that `asr transcribe` never loads what training needs.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+from asr.errors import UserError
+
+COMMANDS = {
+    "train": ("asr.training.command", "train a model from a YAML config"),
+    "tokenizer": ("asr.tokenizer", "train the SentencePiece tokenizer on manifests"),
+    "evaluate": ("asr.evaluation.command", "word error rate with confidence intervals"),
+    "transcribe": ("asr.transcribe", "transcribe files or standard input, chunk by chunk"),
+}
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call a command's main function and exit with its status; errors of the user's are one line, exit 2."""
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        status = fail(str(error))
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails again
+        status = 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        status = fail(f"{error.filename or 'output'}: no space left on the disk; free some and run again")
+    sys.exit(status)
+
+
+def fail(message: str) -> int:
+    print(f"asr: error: {message}", file=sys.stderr)
+    return 2
+
+
+def dispatch(argv: list[str]) -> int:
+    """`asr NAME ARGUMENTS...` -> the exit status of that command."""
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print("usage: asr COMMAND ...   (asr COMMAND --help tells more)\n")
+        print("\n".join(f"  {command:<12}{help}" for command, (_, help) in COMMANDS.items()))
+        return 0 if argv else 2
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}; there are: {', '.join(COMMANDS)}")
+    return importlib.import_module(COMMANDS[name][0]).main(argv[1:])
+
+
+def main() -> None:
+    run(lambda: dispatch(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""The CTC model: audio in, log-probabilities over tokens out, one forward path for offline and streaming.
+
+B batch, S samples, T frames of log-probabilities, V vocabulary with the CTC blank at 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from asr import ops
+from asr.encoder import Encoder, EncoderConfig, EncoderState
+from asr.frontend import FrontEndConfig, FrontEndState, LogMel
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    vocabulary: int
+    frontend: FrontEndConfig
+    encoder: EncoderConfig
+
+
+class ModelState(NamedTuple):
+    frontend: FrontEndState
+    encoder: EncoderState
+
+
+class CtcModel(nn.Module):
+    def __init__(self, config: ModelConfig, backend: ops.Backend = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = LogMel(config.frontend)
+        self.encoder = Encoder(config.encoder, config.frontend.mels, backend)
+        self.head = nn.Linear(config.encoder.width, config.vocabulary)
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of audio a frame of log-probabilities: the smallest step of a stream."""
+        return self.config.frontend.hop * self.encoder.subsampling
+
+    @property
+    def lookahead(self) -> int:
+        """Frames by which the outputs lag: output t belongs to frame t - lookahead."""
+        return self.encoder.lookahead
+
+    @property
+    def frame_seconds(self) -> float:
+        return self.frame_samples / self.config.frontend.rate
+
+    @property
+    def latency_ms(self) -> float:
+        """Algorithmic latency: from the first sample of a frame until its output can be computed."""
+        return 1000 * self.frame_seconds * (1 + self.lookahead)
+
+    def initial_state(self, batch_size: int) -> ModelState:
+        return ModelState(self.frontend.initial_state(batch_size), self.encoder.initial_state(batch_size))
+
+    def forward(self, audio: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """audio (B, S) in [-1, 1], S a multiple of `frame_samples` -> log-probabilities (B, T, V), state.
+
+        The outputs are delayed by `lookahead` frames; the first ones of a stream are to be dropped.
+        """
+        if audio.size(1) % self.frame_samples:
+            raise ValueError(f"{audio.size(1)} samples are not a multiple of frame_samples, {self.frame_samples}")
+        features, frontend = self.frontend(audio, state.frontend)
+        encoded, encoder = self.encoder(features, state.encoder)
+        return self.head(encoded).log_softmax(-1), ModelState(frontend, encoder)
+
+    def pad_for_lookahead(self, audio: Tensor) -> Tensor:
+        """Silence (B, S) -> (B, S') up to a whole frame and then `lookahead` frames, so that each frame gets out."""
+        return pad(audio, (0, -audio.size(1) % self.frame_samples + self.lookahead * self.frame_samples))
+
+    def drop_lookahead(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, T + lookahead, ...) of a stream from its start -> (B, T, ...), aligned with the audio."""
+        return outputs[:, self.lookahead :]
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Lengths in samples (B,) -> in frames (B,), the last one counted whole."""
+        return -(-lengths // self.frame_samples)
+
+    def offline(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """audio (B, S) zero-padded, lengths (B,) -> log-probabilities (B, T, V) and frames (B,)."""
+        log_probs, _ = self(self.pad_for_lookahead(audio), self.initial_state(audio.size(0)))
+        return self.drop_lookahead(log_probs), self.frames(lengths)
+
+    def describe(self) -> str:
+        """One line for the commands that load a model."""
+        millions = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        return (
+            f"{millions:.1f} M parameters, vocabulary {self.config.vocabulary}, frames of {1000 * self.frame_seconds:.0f} ms,"
+            f" lookahead {self.lookahead}, algorithmic latency {self.latency_ms:.0f} ms"
+        )
+
+

@@ -1,0 +1,39 @@
+"""Recurrent state as data: nested NamedTuples (or tuples) whose leaves are tensors of shape (B, ...).
+
+A server keeps one state a stream. To step many streams at once it stacks their states, runs the model, and
+splits the result; nothing here knows what the leaves mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+State = TypeVar("State")
+
+
+def map_state(function: Callable[..., Tensor], *states: State) -> State:
+    """Apply `function` to corresponding leaves of states of one structure, and rebuild that structure."""
+    first: Any = states[0]
+    if isinstance(first, Tensor):
+        return function(*states)  # type: ignore[return-value]
+    children = [map_state(function, *parts) for parts in zip(*states, strict=True)]  # type: ignore[call-overload]
+    return type(first)(*children) if hasattr(first, "_fields") else type(first)(children)
+
+
+def stack(states: Sequence[State]) -> State:
+    """Join states along the batch: streams of batch B1, B2, ... become one state of batch B1 + B2 + ..."""
+    return map_state(lambda *leaves: torch.cat(leaves), *states)
+
+
+def gather(state: State, streams: Sequence[int]) -> State:
+    """The state of the given rows of the batch, in that order."""
+    return map_state(lambda leaf: leaf[list(streams)], state)
+
+
+def scatter(state: State, streams: Sequence[int], part: State) -> State:
+    """A copy of `state` in which the given rows are those of `part`: the inverse of `gather`."""
+    return map_state(lambda leaf, new: leaf.index_copy(0, torch.tensor(streams, device=leaf.device), new), state, part)
