@@ -27,8 +27,10 @@ SAMPLE_RATE = 16000
 STDIN = "-"
 UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 where a header does not say how long the file is
 STREAMED_BYTES = 0x7FFF0000  # a program that pipes WAV cannot know its size, and writes the largest one
-SUBTYPES = {(1, 8): "PCM_U8", (1, 16): "PCM_16", (1, 24): "PCM_24", (1, 32): "PCM_32",
-            (3, 32): "FLOAT", (3, 64): "DOUBLE", (6, 8): "ALAW", (7, 8): "ULAW"}  # fmt: skip
+SUBTYPES = {  # WAV's (format, bits)
+    **{(1, 8): "PCM_U8", (1, 16): "PCM_16", (1, 24): "PCM_24", (1, 32): "PCM_32"},
+    **{(3, 32): "FLOAT", (3, 64): "DOUBLE", (6, 8): "ALAW", (7, 8): "ULAW"},
+}
 OTHER_FORMATS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3", b"ID3\x04": "MP3", b"FORM": "AIFF"}
 
 
@@ -108,14 +110,17 @@ def write(path: str | Path, samples: np.ndarray, rate: int = SAMPLE_RATE) -> Non
     try:
         soundfile.write(path, samples, rate)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written as audio ({error}): check folder, suffix and space") from error
+        hint = "check folder, suffix and space"
+        raise UserError(f"{path}: cannot be written as audio ({error}): {hint}") from error
 
 
 def remarks(info: AudioInfo) -> list[str]:
     """What a user should know about audio that is accepted all the same, a line each."""
     lines = []
     if info.channels > 2:
-        lines.append(f"{info.channels} channels were averaged: keep the speech channel alone if others are noise")
+        lines.append(
+            f"{info.channels} channels were averaged: keep only the channel of the speech if others are noise"
+        )
     if info.rate < 8000:
         lines.append(f"{info.rate} Hz holds no speech above {info.rate // 2} Hz: record at 16000 Hz")
     if info.rate > 96000:
@@ -194,7 +199,8 @@ def _check_header(file: soundfile.SoundFile, path: str | Path) -> None:
 
 
 def _truncated(path: str | Path, reason: str) -> UserError:
-    return UserError(f"{path}: truncated or damaged: {reason}; copy it again, or keep what is left: ffmpeg -i IN OUT.wav")
+    hint = "copy it again, or keep what is left: ffmpeg -i IN OUT.wav"
+    return UserError(f"{path}: truncated or damaged: {reason}; {hint}")
 
 
 def _frames(file: soundfile.SoundFile, path: str | Path, size: int) -> Iterator[np.ndarray]:
@@ -218,7 +224,7 @@ def _frames(file: soundfile.SoundFile, path: str | Path, size: int) -> Iterator[
 
 def _check_finite(piece: np.ndarray, name: str | Path, start: float) -> None:
     if not np.isfinite(piece).all():
-        raise UserError(f"{name}: NaN or infinite samples after {start:.2f} s: export it again, as 16-bit samples")
+        raise UserError(f"{name}: NaN or infinite samples after {start:.2f} s: export it again, as 16 bit")
 
 
 # Streams
@@ -230,21 +236,29 @@ def _stream_blocks(file: BinaryIO, name: str, seconds: float, rate: int) -> Iter
         raise UserError(f"{name}: is empty (0 bytes): pipe audio into it")
     if head[:4] in OTHER_FORMATS:
         raise UserError(f"{name}: is {OTHER_FORMATS[head[:4]]}: pipe WAV, e.g. from ffmpeg -i IN -f wav -")
-    subtype, channels, source, size = "PCM_16", 1, SAMPLE_RATE, None
+    stream = _Samples("PCM_16", 1, SAMPLE_RATE, None)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        subtype, channels, source, size = _wav_header(file, name)
-        head = b""
-    pieces = _stream_frames(file, name, head, subtype, channels, source, size, max(1, round(seconds * source)))
-    yield from _resampled(pieces, source, rate)
+        stream, head = _wav_header(file, name), b""
+    pieces = _stream_frames(file, name, head, stream, max(1, round(seconds * stream.rate)))
+    yield from _resampled(pieces, stream.rate, rate)
 
 
-def _wav_header(file: BinaryIO, name: str) -> tuple[str, int, int, int | None]:
-    """Reads up to the first sample. Returns libsndfile's subtype, channels, rate and bytes of samples or None."""
+class _Samples(NamedTuple):
+    """How the samples of a stream are written: libsndfile's subtype, and their number of bytes, if known."""
+
+    subtype: str
+    channels: int
+    rate: int
+    size: int | None
+
+
+def _wav_header(file: BinaryIO, name: str) -> _Samples:
+    """Reads up to the first sample."""
     layout = None
     while len(chunk := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", chunk)
         if kind == b"data" and layout is not None:
-            return (*layout, size if 0 < size < STREAMED_BYTES else None)
+            return layout._replace(size=size if 0 < size < STREAMED_BYTES else None)
         body = file.read(size + size % 2)
         if kind == b"fmt " and len(body) >= 16:
             tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
@@ -252,30 +266,44 @@ def _wav_header(file: BinaryIO, name: str) -> tuple[str, int, int, int | None]:
                 tag = struct.unpack("<H", body[24:26])[0]
             if (tag, bits) not in SUBTYPES or not channels or not rate:
                 raise UserError(f"{name}: WAV format {tag} with {bits} bits is not known: pipe 16-bit PCM")
-            layout = SUBTYPES[tag, bits], channels, rate
+            layout = _Samples(SUBTYPES[tag, bits], channels, rate, None)
     raise UserError(f"{name}: the WAV header ends too early: pipe the file from its first byte")
 
 
 def _stream_frames(
-    file: BinaryIO, name: str, head: bytes, subtype: str, channels: int, rate: int, size: int | None, frames: int
+    file: BinaryIO, name: str, head: bytes, stream: _Samples, frames: int
 ) -> Iterator[np.ndarray]:
-    """Pieces (<= frames, C) of a stream of samples that begins with the bytes `head` and has `size` bytes."""
-    width = channels * next(bits for (_, bits), kind in SUBTYPES.items() if kind == subtype) // 8
-    done = 0
+    """Pieces (<= frames, C) of a stream of samples that begins with the bytes `head`."""
+    width = (
+        stream.channels * next(bits for (_, bits), kind in SUBTYPES.items() if kind == stream.subtype) // 8
+    )
+    done, size = 0, stream.size
     while size is None or done < size:
         wanted = frames * width if size is None else min(frames * width, size - done)
-        data = head + file.read(max(0, wanted - len(head)))
-        head = b""
+        data = head[:wanted] + file.read(max(0, wanted - len(head)))
+        head = head[wanted:]
         whole = len(data) - len(data) % width
         if whole:
-            piece, _ = soundfile.read(io.BytesIO(data[:whole]), dtype="float32", always_2d=True, format="RAW",
-                                      samplerate=rate, channels=channels, subtype=subtype, endian="LITTLE")  # fmt: skip
-            _check_finite(piece, name, done / width / rate)
+            piece = _decoded(data[:whole], stream)
+            _check_finite(piece, name, done / width / stream.rate)
             yield piece
         done += len(data)
         if len(data) < wanted:
             break
-    if not done:
+    if done < width:
         raise UserError(f"{name}: holds no samples: pipe audio into it")
     if size is not None and done < size:
         raise _truncated(name, f"its header promises {size} bytes of samples, {done} are there")
+
+
+def _decoded(data: bytes, stream: _Samples) -> np.ndarray:
+    raw = {"format": "RAW", "subtype": stream.subtype, "endian": "LITTLE"}
+    samples, _ = soundfile.read(
+        io.BytesIO(data),
+        samplerate=stream.rate,
+        channels=stream.channels,
+        dtype="float32",
+        always_2d=True,
+        **raw,
+    )
+    return samples

@@ -7,6 +7,7 @@ as training does, and decodes; whatever pieces the samples come in, the words ar
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -39,7 +40,6 @@ class StreamingRecognizer:
         self._waiting = np.zeros(0, np.float32)  # samples short of a chunk
         self._delayed = self.model.lookahead  # outputs still to be dropped
         self._committed: list[Word] = []
-        self._committed_text = ""
         self._finished = False
 
     def accept(self, samples: NDArray[np.float32]) -> Transcript:
@@ -78,24 +78,22 @@ class StreamingRecognizer:
 
     def _transcript(self) -> Transcript:
         tokens = self._decoder.best().tokens
-        starts = [index for index, token in enumerate(tokens) if self.tokenizer.starts_word(token.id) or index == 0]
-        words = [self._word(tokens[i:j]) for i, j in zip(starts, [*starts[1:], len(tokens)], strict=True)]
+        starts = [index for index, token in enumerate(tokens) if index == 0 or self.tokenizer.starts_word(token.id)]
         # In a best path only the last word can still grow.
-        settled = len(words) if self._finished else max(0, len(words) - 1)
-        if settled:
-            self._commit(words[:settled])
-            self._decoder.commit(starts[settled] if settled < len(words) else len(tokens))
-        tentative = words[settled:]
-        return Transcript(
-            self._committed_text, " ".join(word.text for word in tentative), (*self._committed, *tentative)
-        )
-
-    def _commit(self, words: list[Word]) -> None:
-        self._committed += words
-        self._committed_text = " ".join([*filter(None, [self._committed_text]), *(word.text for word in words)])
+        settled = len(tokens) if self._finished or not starts else starts[-1]
+        bounds = list(pairwise([*starts, len(tokens)]))
+        words = [(end <= settled, self._word(tokens[start:end])) for start, end in bounds]
+        self._committed += [word for whole, word in words if whole and word.text]
+        tentative = [word for whole, word in words if not whole and word.text]
+        self._decoder.commit(settled)
+        return Transcript(_join(self._committed), _join(tentative), (*self._committed, *tentative))
 
     def _word(self, tokens: tuple[Token, ...]) -> Word:
         seconds = self.model.frame_seconds
         confidence = math.exp(sum(token.log_prob for token in tokens) / len(tokens))
-        text = self.tokenizer.decode([token.id for token in tokens])
+        text = self.tokenizer.decode([token.id for token in tokens]).strip()
         return Word(text, tokens[0].start * seconds, tokens[-1].end * seconds, confidence)
+
+
+def _join(words: list[Word]) -> str:
+    return " ".join(word.text for word in words)

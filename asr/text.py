@@ -92,7 +92,7 @@ def train_tokenizer(
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].split(") ")[-1]
+        reason = str(error).splitlines()[0].rsplit("] ", 1)[-1]
         raise UserError(f"cannot train a tokenizer of {vocabulary} tokens on this text: {reason}") from error
     tokenizer = Tokenizer(model.getvalue())
     path = Path(path)

@@ -1,0 +1,217 @@
+"""The MGU recurrence as a C operator, `torch.ops.asr.mgu`: CPU, float32.
+
+The C library (csrc/mgu.c) does what has to go step by step. The input projection and the weight gradients are large
+products over B x T, and those are torch's. Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
+"""
+
+import ctypes
+import functools
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr.ops import build
+
+log = logging.getLogger("asr")
+
+_PROCESS = os.getpid()  # OpenMP's threads do not survive a fork: a child uses one thread
+
+_SCHEMA = (
+    "(Tensor inputs, Tensor hidden, Tensor weight_ih, Tensor weight_hh, Tensor bias, Tensor? bias_hn, bool keep)"
+    " -> (Tensor outputs, Tensor final, Tensor gates, Tensor product)"
+)
+_BACKWARD_SCHEMA = (
+    "(Tensor grad_outputs, Tensor grad_final, Tensor inputs, Tensor hidden, Tensor weight_ih, Tensor weight_hh,"
+    " Tensor outputs, Tensor gates, Tensor? product) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def mgu(
+    inputs: Tensor, hidden: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, bias_hn: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Same arguments and results as `asr.ops.reference.mgu`."""
+    arguments = (inputs, hidden, weight_ih, weight_hh, bias, bias_hn)
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arguments)
+    outputs, final, _, _ = torch.ops.asr.mgu(*arguments, keep)
+    return outputs, final
+
+
+def is_available() -> bool:
+    """Whether the C library is there, compiling it at the first call; says why not, once, in the log."""
+    return not isinstance(library(), str)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | str:
+    """The loaded C library, or one line saying why there is none."""
+    try:
+        loaded = ctypes.CDLL(str(build.find_or_build()))
+    except (build.BuildError, OSError) as error:
+        log.warning("the C operator is missing, the recurrence runs 1.5 to 3 times slower: %s", error)
+        return str(error)
+    pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
+    loaded.mgu_backward.argtypes = [pointer] * 10 + [size] * 3 + [integer] * 2
+    return loaded
+
+
+@functools.cache
+def instruction_set() -> int:
+    """The best that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512."""
+    return _loaded().mgu_best()
+
+
+def _loaded() -> ctypes.CDLL:
+    loaded = library()
+    if isinstance(loaded, str):
+        raise RuntimeError(f"asr::mgu: {loaded}")
+    return loaded
+
+
+def _threads() -> int:
+    return torch.get_num_threads() if os.getpid() == _PROCESS else 1
+
+
+def _call(function: Any, tensors: tuple[Tensor | None, ...], *sizes: int) -> None:
+    """Run a C function; ctypes releases the GIL meanwhile."""
+    for tensor in tensors:
+        if tensor is not None and (tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
+            raise RuntimeError(f"asr::mgu is for float32 on a CPU, not {tensor.dtype} on {tensor.device}")
+    dense = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    pointers = [None if tensor is None else tensor.data_ptr() for tensor in dense]
+    if function(*pointers, *sizes, _threads(), instruction_set()):
+        raise MemoryError("asr::mgu: not enough memory for the packed weights")
+
+
+def _forward(
+    inputs: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    bias_hn: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    outputs, final, gates, product = _forward_fake(inputs, hidden, weight_ih, weight_hh, bias, bias_hn, keep)
+    (batch, time, features), size = inputs.shape, hidden.shape[1]
+    # C overwrites the projection with f and n.
+    projection = torch.addmm(bias, inputs.reshape(batch * time, features), weight_ih.T)
+    kept = product if keep and bias_hn is not None else None
+    _call(
+        _loaded().mgu_forward,
+        (weight_hh, bias_hn, hidden, projection, kept, outputs),
+        *(batch, time, size, int(keep)),
+    )
+    final.copy_(outputs[:, -1] if time else hidden)
+    return outputs, final, projection.view(gates.shape) if keep else gates, product
+
+
+def _forward_fake(
+    inputs: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    bias_hn: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (batch, time, _), size = inputs.shape, hidden.shape[1]
+    return (
+        inputs.new_empty(batch, time, size),
+        inputs.new_empty(batch, size),
+        inputs.new_empty((batch, time, 2 * size) if keep else (0,)),
+        inputs.new_empty((batch, time, size) if keep and bias_hn is not None else (0,)),
+    )
+
+
+def _backward(
+    grad_outputs: Tensor,
+    grad_final: Tensor,
+    inputs: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    outputs: Tensor,
+    gates: Tensor,
+    product: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    (batch, time, features), size = inputs.shape, hidden.shape[1]
+    grad_projection = torch.empty_like(gates)
+    grad_product = None if product is None else torch.empty_like(product)
+    grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+    _call(
+        _loaded().mgu_backward,
+        (weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final)
+        + (grad_projection, grad_product, grad_hidden),
+        *(batch, time, size),
+    )
+    flat = grad_projection.view(batch * time, 2 * size)
+    before = torch.cat([hidden.unsqueeze(1), outputs], 1)[:, :time].reshape(batch * time, size)
+    if grad_product is None:
+        grad_weight_hh = flat.T @ before
+        grad_bias_hn = flat.new_empty(0)
+    else:
+        grad_weight_hh = torch.empty_like(weight_hh, memory_format=torch.contiguous_format)
+        recurrent = grad_product.view(batch * time, size)
+        torch.mm(flat[:, :size].T, before, out=grad_weight_hh[:size])
+        torch.mm(recurrent.T, before, out=grad_weight_hh[size:])
+        grad_bias_hn = recurrent.sum(0)
+    return (
+        (flat @ weight_ih).view(batch, time, features),
+        grad_hidden,
+        flat.T @ inputs.reshape(batch * time, features),
+        grad_weight_hh,
+        flat.sum(0),
+        grad_bias_hn,
+    )
+
+
+def _backward_fake(
+    grad_outputs: Tensor,
+    grad_final: Tensor,
+    inputs: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    outputs: Tensor,
+    gates: Tensor,
+    product: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    size = hidden.shape[1]
+    shapes = [inputs.shape, hidden.shape, weight_ih.shape, weight_hh.shape, (2 * size,)]
+    first, second, third, fourth, fifth = (inputs.new_empty(shape) for shape in shapes)
+    return first, second, third, fourth, fifth, inputs.new_empty(0 if product is None else size)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    features, hidden, weight_ih, weight_hh, _, bias_hn, _ = inputs
+    outputs, _, gates, product = output
+    ctx.reset_gate = bias_hn is not None
+    ctx.mark_non_differentiable(gates, product)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(features, hidden, weight_ih, weight_hh, outputs, gates, product)
+
+
+def _autograd(
+    ctx: Any, grad_outputs: Tensor | None, grad_final: Tensor | None, *_: None
+) -> tuple[Tensor | None, ...]:
+    inputs, hidden, weight_ih, weight_hh, outputs, gates, product = ctx.saved_tensors
+    *gradients, grad_bias_hn = torch.ops.asr.mgu_backward(
+        torch.zeros_like(outputs) if grad_outputs is None else grad_outputs,
+        torch.zeros_like(hidden) if grad_final is None else grad_final,
+        *(inputs, hidden, weight_ih, weight_hh, outputs, gates),
+        product if ctx.reset_gate else None,
+    )
+    return (*gradients, grad_bias_hn if ctx.reset_gate else None, None)
+
+
+torch.library.define("asr::mgu", _SCHEMA)
+torch.library.impl("asr::mgu", "cpu", _forward)
+torch.library.register_fake("asr::mgu", _forward_fake)
+torch.library.register_autograd("asr::mgu", _autograd, setup_context=_setup_context)
+torch.library.define("asr::mgu_backward", _BACKWARD_SCHEMA)
+torch.library.impl("asr::mgu_backward", "cpu", _backward)
+torch.library.register_fake("asr::mgu_backward", _backward_fake)

@@ -1,0 +1,334 @@
+/* The recurrence of the minimal gated unit on a CPU, in float32: forward, and back-propagation through time.
+ *
+ * Knows nothing about Python or torch: plain pointers to contiguous arrays, the shapes, and a number of threads.
+ *
+ *     f  = sigmoid(pf + W_f h)                    h (H), W_hh (2H, H) = [W_f; W_n]
+ *     n  = tanh(pn + f * (W_n h + b_hn))          [pf, pn]: the input's projection, biases included
+ *     n  = tanh(pn + W_n h)                       when b_hn is NULL
+ *     h' = (1 - f) * n + f * h
+ *
+ * The weights are packed once a call into panels, each two vectors wide and as deep as the sum is long; a panel of
+ * the forward holds the f and the n columns of the same units, so that a tile's product ends with both gates of its
+ * units in registers. Threads share the batch, without a barrier, where every thread gets rows enough to pay for
+ * reading all the weights; else they share the units, with one light barrier a step.
+ */
+
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(MGU_PTHREADS)
+#include <pthread.h>
+#elif defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define EXPORT __attribute__((visibility("default")))
+#define PREFETCH 1024 /* bytes ahead in a panel */
+#define MAX_THREADS 64
+#define SPINS 2000 /* looks at a barrier before the processor is offered to others */
+
+/* Rows row0 .. row1 in `blocks` blocks of nearly equal size, and panels panel0 .. panel1. */
+typedef struct {
+    int64_t row0, row1, blocks, panel0, panel1;
+} Part;
+
+typedef struct {
+    atomic_int waiting, generation;
+    int threads;
+} Barrier;
+
+typedef struct {
+    int64_t B, T, H, stride, panel_size; /* stride of a row of scratch, floats in a panel */
+    const float *packed, *bias_hn;       /* bias_hn padded with zeros, or NULL */
+    float *scratch[2];                   /* (B, stride): the states before and after a step */
+    float *gates;                        /* (B, T, 2H): projection in; f and n out when keep is set */
+    float *product, *outputs;            /* (B, T, H): W_n h + b_hn, or NULL; the states */
+    int keep;
+} Forward;
+
+typedef struct {
+    int64_t B, T, H, padded, stride, panel_size; /* padded: H rounded up to whole vectors */
+    const float *packed;
+    float *scratch[2]; /* (B, stride): gradients of the two recurrent products of a step, each padded */
+    float *kept;       /* (B, padded): f * dh, the part of dh that skips the products */
+    const float *hidden, *gates, *product, *outputs, *grad_outputs, *grad_final;
+    float *grad_projection, *grad_product, *grad_hidden; /* (B, T, 2H), (B, T, H), (B, H) */
+} Backward;
+
+static int64_t ceil_div(int64_t size, int64_t by) { return (size + by - 1) / by; }
+
+static int64_t round_up(int64_t size, int64_t multiple) { return ceil_div(size, multiple) * multiple; }
+
+/* All threads meet here once a step. A short spin, then the processor goes to whoever else wants it. */
+static void barrier_wait(Barrier *barrier)
+{
+    const int generation = atomic_load_explicit(&barrier->generation, memory_order_acquire);
+    if (atomic_fetch_add_explicit(&barrier->waiting, 1, memory_order_acq_rel) == barrier->threads - 1) {
+        atomic_store_explicit(&barrier->waiting, 0, memory_order_relaxed);
+        atomic_fetch_add_explicit(&barrier->generation, 1, memory_order_release);
+        return;
+    }
+    for (int spin = 0; atomic_load_explicit(&barrier->generation, memory_order_acquire) == generation; spin++) {
+        if (spin > SPINS) sched_yield();
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+}
+
+#if defined(__x86_64__)
+#define TARGET_PUSH(FEATURES) TARGET_PUSH_(FEATURES)
+#ifdef __clang__
+#define PRAGMA(X) _Pragma(#X)
+#define TARGET_PUSH_(F) PRAGMA(clang attribute push(__attribute__((target(F))), apply_to = function))
+#define TARGET_POP _Pragma("clang attribute pop")
+#else
+#define PRAGMA(X) _Pragma(#X)
+#define TARGET_PUSH_(F) _Pragma("GCC push_options") PRAGMA(GCC target(F))
+#define TARGET_POP _Pragma("GCC pop_options")
+#endif
+
+TARGET_PUSH("avx512f,avx512vl,avx512dq,avx512bw,fma,prfchw")
+#define LANES 16
+#define MAX_ROWS 12
+#define NAME(x) x##_avx512
+#include "mgu_kernels.h"
+TARGET_POP
+
+TARGET_PUSH("avx2,fma")
+#define LANES 8
+#define MAX_ROWS 6
+#define NAME(x) x##_avx2
+#include "mgu_kernels.h"
+TARGET_POP
+#endif
+
+#define LANES 4
+#define MAX_ROWS 6
+#define NAME(x) x##_portable
+#include "mgu_kernels.h"
+
+typedef struct {
+    int lanes, rows; /* floats in a vector, rows in the largest tile */
+    void (*forward)(const Forward *, const Part *, Barrier *);
+    void (*backward)(const Backward *, const Part *, Barrier *);
+} Kernels;
+
+/* 0 portable, 1 AVX2 with FMA, 2 AVX-512. */
+static const Kernels KERNELS[] = {
+    {4, 6, forward_portable, backward_portable},
+#if defined(__x86_64__)
+    {8, 6, forward_avx2, backward_avx2},
+    {16, 12, forward_avx512, backward_avx512},
+#endif
+};
+
+/* The best instruction set that this processor has. */
+EXPORT int mgu_best(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+/* Zeroed, on a cache line; free() releases it. */
+static float *allocate(int64_t floats)
+{
+    void *memory = NULL;
+    const size_t bytes = (size_t)round_up(floats * 4 + 64, 64);
+    if (posix_memalign(&memory, 64, bytes)) return NULL;
+    return memset(memory, 0, bytes);
+}
+
+/* Panel of the forward: at depth k the f columns, then the n columns, of `lanes` units. */
+static void pack_forward(const float *weight, float *packed, int64_t H, int64_t lanes, int64_t panel)
+{
+    const int64_t first = panel * lanes;
+    const int64_t count = first + lanes <= H ? lanes : H - first;
+    for (int64_t half = 0; half < 2; half++) {
+        const float *rows = weight + (half * H + first) * H;
+        for (int64_t k0 = 0; k0 < H; k0 += 16) { /* a block that stays in cache: it is a transposition */
+            const int64_t k1 = k0 + 16 < H ? k0 + 16 : H;
+            for (int64_t lane = 0; lane < count; lane++)
+                for (int64_t k = k0; k < k1; k++) packed[(2 * k + half) * lanes + lane] = rows[lane * H + k];
+        }
+    }
+}
+
+/* Panel of the backward: 2 * lanes columns of W_hh at each of 2 * padded depths, which skip H .. padded. */
+static void pack_backward(const float *weight, float *packed, int64_t H, int64_t padded, int64_t lanes,
+                          int64_t panel)
+{
+    const int64_t first = panel * 2 * lanes;
+    const int64_t count = first + 2 * lanes <= H ? 2 * lanes : H - first;
+    for (int64_t k = 0; k < 2 * H; k++) {
+        const int64_t depth = k < H ? k : k - H + padded;
+        memcpy(packed + depth * 2 * lanes, weight + k * H + first, sizeof(float) * (size_t)count);
+    }
+}
+
+/* What one thread of a team does. */
+typedef struct {
+    const Kernels *kernels;
+    const Forward *forward; /* one of the two is NULL */
+    const Backward *backward;
+    const float *weight;
+    float *packed;
+    int64_t rows, panels;
+    int share_rows;
+    Barrier barrier;
+} Team;
+
+static void work(Team *team, int thread, int threads)
+{
+    const Kernels *kernels = team->kernels;
+    const Forward *forward = team->forward;
+    const Backward *backward = team->backward;
+    for (int64_t panel = thread; panel < team->panels; panel += threads) {
+        if (forward)
+            pack_forward(team->weight, team->packed + panel * forward->panel_size, forward->H, kernels->lanes, panel);
+        else
+            pack_backward(team->weight, team->packed + panel * backward->panel_size, backward->H, backward->padded,
+                          kernels->lanes, panel);
+    }
+    Part part = {0, team->rows, 0, 0, team->panels};
+    if (team->share_rows) {
+        part.row0 = team->rows * thread / threads;
+        part.row1 = team->rows * (thread + 1) / threads;
+    } else {
+        part.panel0 = team->panels * thread / threads;
+        part.panel1 = team->panels * (thread + 1) / threads;
+    }
+    part.blocks = ceil_div(part.row1 - part.row0, kernels->rows);
+    if (threads > 1) barrier_wait(&team->barrier);
+    Barrier *barrier = threads > 1 && !team->share_rows ? &team->barrier : NULL;
+    if (forward)
+        kernels->forward(forward, &part, barrier);
+    else
+        kernels->backward(backward, &part, barrier);
+}
+
+#if defined(MGU_PTHREADS)
+typedef struct {
+    Team *team;
+    int thread, threads;
+} Member;
+
+static void *member(void *argument)
+{
+    const Member *self = argument;
+    work(self->team, self->thread, self->threads);
+    return NULL;
+}
+
+/* Threads of our own: for compilers without OpenMP, and for the thread sanitizer, which cannot see into libgomp. */
+static void run_team(Team *team, int threads)
+{
+    pthread_t handles[MAX_THREADS];
+    Member members[MAX_THREADS];
+    team->barrier.threads = threads;
+    for (int i = 0; i < threads; i++) members[i] = (Member){team, i, threads};
+    int started = 1;
+    while (started < threads && !pthread_create(&handles[started], NULL, member, &members[started])) started++;
+    for (int i = started; i < threads; i++) abort(); /* the others already count on this one */
+    work(team, 0, threads);
+    for (int i = 1; i < started; i++) pthread_join(handles[i], NULL);
+}
+#else
+static void run_team(Team *team, int threads)
+{
+#if defined(_OPENMP)
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp single
+            team->barrier.threads = omp_get_num_threads(); /* may be fewer than asked for */
+            work(team, omp_get_thread_num(), omp_get_num_threads());
+        }
+        return;
+    }
+#endif
+    team->barrier.threads = 1;
+    work(team, 0, 1);
+    (void)threads;
+}
+#endif
+
+/* How many threads are worth waking, and whether they share rows or units. */
+static int plan(Team *team, int threads, int64_t steps, int64_t depth)
+{
+    const int64_t step = team->rows * team->panels * 2 * team->kernels->lanes * depth; /* multiplications a step */
+    team->share_rows = team->rows >= 4 * threads;
+    if (threads > MAX_THREADS) threads = MAX_THREADS;
+    if (steps * step < 1000000) return 1;
+    if (!team->share_rows && step < 60000) return 1; /* a barrier would cost more than it saves */
+    const int64_t most = team->share_rows ? team->rows : team->panels;
+    return threads < most ? threads : (int)most;
+}
+
+/* 0, or 1 when memory is short. product may be NULL (not kept); gates keep f and n only when keep is set. */
+EXPORT int mgu_forward(const float *weight, const float *bias_hn, const float *hidden, float *gates, float *product,
+                       float *outputs, int64_t B, int64_t T, int64_t H, int keep, int threads, int kind)
+{
+    if (B == 0 || T == 0 || H == 0) return 0;
+    const Kernels *kernels = &KERNELS[kind];
+    const int64_t padded = round_up(H, kernels->lanes);
+    Forward job = {.B = B, .T = T, .H = H, .gates = gates, .product = product, .outputs = outputs, .keep = keep};
+    job.stride = padded + 16; /* not a power of two: rows would compete for the same lines of the cache */
+    job.panel_size = 2 * kernels->lanes * H;
+    Team team = {.kernels = kernels, .forward = &job, .weight = weight, .rows = B, .panels = padded / kernels->lanes};
+    float *memory = allocate(team.panels * job.panel_size + 2 * B * job.stride + padded);
+    if (!memory) return 1;
+    job.packed = team.packed = memory;
+    job.scratch[0] = memory + team.panels * job.panel_size;
+    job.scratch[1] = job.scratch[0] + B * job.stride;
+    if (bias_hn)
+        job.bias_hn = memcpy(job.scratch[1] + B * job.stride, bias_hn, sizeof(float) * (size_t)H);
+    for (int64_t b = 0; b < B; b++)
+        memcpy(job.scratch[0] + b * job.stride, hidden + b * H, sizeof(float) * (size_t)H);
+    run_team(&team, plan(&team, threads, T, H));
+    free(memory);
+    return 0;
+}
+
+/* From the forward's values and the gradients of outputs and final state, the gradients of the projection, of
+ * W_n h + b_hn (with the reset gate; product and grad_product are NULL without) and of the first state. */
+EXPORT int mgu_backward(const float *weight, const float *hidden, const float *gates, const float *product,
+                        const float *outputs, const float *grad_outputs, const float *grad_final,
+                        float *grad_projection, float *grad_product, float *grad_hidden, int64_t B, int64_t T,
+                        int64_t H, int threads, int kind)
+{
+    if (B == 0 || H == 0) return 0;
+    if (T == 0) {
+        memcpy(grad_hidden, grad_final, sizeof(float) * (size_t)(B * H));
+        return 0;
+    }
+    const Kernels *kernels = &KERNELS[kind];
+    Backward job = {.B = B, .T = T, .H = H, .hidden = hidden, .gates = gates, .product = product,
+                    .outputs = outputs, .grad_outputs = grad_outputs, .grad_final = grad_final,
+                    .grad_projection = grad_projection, .grad_product = grad_product, .grad_hidden = grad_hidden};
+    job.padded = round_up(H, kernels->lanes);
+    job.stride = 2 * job.padded + 16;
+    job.panel_size = 2 * kernels->lanes * 2 * job.padded;
+    Team team = {.kernels = kernels, .backward = &job, .weight = weight, .rows = B,
+                 .panels = ceil_div(H, 2 * kernels->lanes)};
+    float *memory = allocate(team.panels * job.panel_size + B * (2 * job.stride + job.padded));
+    if (!memory) return 1;
+    job.packed = team.packed = memory;
+    job.scratch[0] = memory + team.panels * job.panel_size;
+    job.scratch[1] = job.scratch[0] + B * job.stride;
+    job.kept = job.scratch[1] + B * job.stride;
+    run_team(&team, plan(&team, threads, T, 2 * job.padded));
+    free(memory);
+    return 0;
+}

@@ -1,0 +1,1 @@
+"""Training with Lightning: the module, its schedule, callbacks, and `asr train`."""

@@ -1,0 +1,220 @@
+"""CTC training as a LightningModule: loss, masking, validation, and what a checkpoint must agree with.
+
+Knows batches (asr.data.dataset.Batch) and the model, not where batches come from nor where results go.
+B batch, T frames, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+from torch.nn.functional import ctc_loss
+
+from asr.bundle import load_bundle
+from asr.data.augment import SpecAugment, spec_augment
+from asr.data.dataset import Batch
+from asr.encoder import EncoderConfig
+from asr.errors import UserError
+from asr.frontend import FrontEndConfig, LogMel
+from asr.model import CtcModel, ModelConfig
+from asr.ops import Backend
+from asr.text import Tokenizer
+from asr.training.schedule import Optimiser, Schedule, adamw
+
+STATISTICS_UTTERANCES = 200
+
+
+class Errors(NamedTuple):
+    """Counts over the dev set, summed over its batches."""
+
+    loss: float
+    tokens: int
+    edits: int
+    words: int
+
+
+class CtcTraining(LightningModule):
+    """
+    Args:
+        tokenizer: the SentencePiece model made by `asr tokenizer`.
+        encoder: sizes of the network.
+        frontend: of the features.
+        optimiser: AdamW and its schedule.
+        spec_augment: masks on the features while training.
+        backend: of the MGU recurrence.
+        init_from: a bundle to start from, weights and feature statistics; its sizes and tokenizer must be the same.
+        seed: of dropout and SpecAugment.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Path,
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008 (frozen)
+        frontend: FrontEndConfig = FrontEndConfig(),  # noqa: B008
+        optimiser: Optimiser = Optimiser(),  # noqa: B008
+        spec_augment: SpecAugment = SpecAugment(),  # noqa: B008
+        backend: Backend = "auto",
+        init_from: Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.tokenizer = Tokenizer.load(tokenizer)
+        self.model = CtcModel(ModelConfig(self.tokenizer.vocabulary, frontend, encoder), backend)
+        self.optimiser, self.masks, self.seed = optimiser, spec_augment, seed
+        self.generator = torch.Generator()
+        self._errors: list[Errors] = []
+        if init_from is not None:
+            self._start_from(init_from)
+
+    def _start_from(self, bundle: Path) -> None:
+        model, tokenizer = load_bundle(bundle)
+        _check_same(str(bundle), _identity(model, tokenizer), _identity(self.model, self.tokenizer))
+        self.model.load_state_dict(model.state_dict())
+
+    # The forward path of training: CtcModel.offline with masks between front-end and encoder
+
+    def log_probs(self, batch: Batch, masked: bool) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B, T, V) in float32 and frames (B,)."""
+        audio = self.model.pad_for_lookahead(batch.audio)
+        state = self.model.initial_state(audio.size(0))
+        with torch.autocast(audio.device.type, enabled=False):
+            features, _ = self.model.frontend(audio, state.frontend)
+        if masked:
+            lengths = batch.lengths // self.model.config.frontend.hop
+            features = spec_augment(features, lengths, self.masks, self.generator)
+        encoded, _ = self.model.encoder(features, state.encoder)
+        logits = self.model.head(self.model.drop_lookahead(encoded))
+        return logits.float().log_softmax(-1), self.model.frames(batch.lengths)
+
+    def loss(self, log_probs: Tensor, frames: Tensor, batch: Batch) -> Tensor:
+        """CTC loss summed over the batch, in nats."""
+        # zero_infinity stays off: the data module has dropped what cannot be aligned, anything else should be seen
+        return ctc_loss(
+            log_probs.transpose(0, 1),
+            batch.tokens,
+            frames,
+            batch.token_lengths,
+            blank=self.tokenizer.blank,
+            reduction="sum",
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # every batch has its own seed, so that a resumed training draws the masks and the dropout it would have
+        seed = zlib.crc32(f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}".encode())
+        torch.manual_seed(seed)
+        self.generator.manual_seed(seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(*self.log_probs(batch, masked=True), batch) / batch.token_lengths.sum().clamp(min=1)
+        self.log("loss", loss, prog_bar=True)  # nats a token
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        from jiwer import process_words  # a second of import that only validation needs
+
+        log_probs, frames = self.log_probs(batch, masked=False)
+        loss = self.loss(log_probs, frames, batch)
+        found = process_words(list(batch.texts), self.greedy(log_probs, frames))
+        edits = found.substitutions + found.insertions + found.deletions
+        words = found.hits + found.substitutions + found.deletions
+        self._errors.append(Errors(loss.item(), int(batch.token_lengths.sum()), edits, words))
+
+    def greedy(self, log_probs: Tensor, frames: Tensor) -> list[str]:
+        """Best-path text of each utterance."""
+        texts = []
+        for path, length in zip(log_probs.argmax(-1).cpu(), frames.tolist(), strict=True):
+            tokens = path[:length].unique_consecutive().tolist()
+            texts.append(self.tokenizer.decode([token for token in tokens if token != self.tokenizer.blank]))
+        return texts
+
+    def on_validation_epoch_end(self) -> None:
+        sums = torch.tensor(self._errors, dtype=torch.float64).sum(0).to(self.device, torch.float32)
+        self._errors.clear()
+        loss, tokens, edits, words = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        self.log("dev_loss", loss / max(1.0, tokens), prog_bar=True)
+        self.log("dev_wer", 100 * edits / max(1.0, words), prog_bar=True)  # percent
+
+    # Before the first step
+
+    def on_fit_start(self) -> None:
+        if not self.model.frontend.has_statistics:
+            audio = self.trainer.datamodule.sample_audio(STATISTICS_UTTERANCES)  # type: ignore[attr-defined]
+            self.model.frontend.set_statistics(*measure_statistics(self.model.frontend, audio))
+        rank_zero_info(self.model.describe())
+
+    def configure_optimizers(self) -> Any:
+        optimiser = adamw(self.parameters(), self.optimiser)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, Schedule(self.optimiser, self._steps()))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self) -> int:
+        """Optimiser steps of the whole training: a function of the config, so that resuming changes nothing."""
+        trainer = self.trainer
+        if self.optimiser.decay != "cosine":
+            return 0
+        if self.optimiser.steps is not None:
+            return self.optimiser.steps
+        if trainer.max_steps > 0:
+            return trainer.max_steps
+        if trainer.max_epochs is None or trainer.max_epochs < 1:
+            raise UserError(
+                "model.optimiser.steps: the cosine must know where training ends;"
+                " set it, or trainer.max_steps or trainer.max_epochs, or model.optimiser.decay: inverse_sqrt"
+            )
+        batches = trainer.datamodule.steps_an_epoch()  # type: ignore[attr-defined]
+        return trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["identity"] = _identity(self.model, self.tokenizer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        _check_same("the checkpoint", checkpoint.get("identity", {}), _identity(self.model, self.tokenizer))
+
+
+def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each mel band, (M,) both, over utterances of audio (S,)."""
+    device = frontend.mean.device
+    count, total, squares = 0, torch.zeros(1, device=device), torch.zeros(1, device=device)
+    with torch.no_grad():
+        for samples in audio:
+            whole = samples[: len(samples) // frontend.config.hop * frontend.config.hop]
+            features, _ = frontend.log_mel(whole[None].to(device), frontend.initial_state(1))
+            frames = features[0].double()
+            count, total, squares = count + len(frames), total + frames.sum(0), squares + frames.square().sum(0)
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp(min=1e-4).sqrt().float()
+
+
+def _identity(model: CtcModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a checkpoint or bundle must share with the config that goes on from it."""
+    config = asdict(model.config)
+    sizes = {f"model.{part}.{key}": value for part in ("encoder", "frontend") for key, value in config[part].items()}
+    sizes.pop("model.encoder.dropout")
+    return {
+        "vocabulary": tokenizer.vocabulary,
+        "tokenizer": hashlib.sha256(tokenizer.model).hexdigest(),
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()},
+    }
+
+
+def _check_same(source: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    for key, value in ours.items():
+        if theirs.get(key) == value:
+            continue
+        if key in ("vocabulary", "tokenizer"):
+            detail = f"{theirs.get('vocabulary')} tokens there, {ours['vocabulary']} here"
+            raise UserError(
+                f"model.tokenizer: {source} was trained with another vocabulary ({detail});"
+                " give the tokenizer that it was trained with, or train from the start"
+            )
+        raise UserError(f"{key}: {source} has {theirs.get(key)}, the config {value}; make them the same")

@@ -1,0 +1,54 @@
+"""The learning rate as a function of the step, and the optimiser that follows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW with a linear warm-up.
+
+    rate: the highest learning rate, reached after `warmup` steps. decay: from there a half cosine down to
+    `floor` * rate at step `steps`, or the inverse square root of the step. steps: null takes trainer.max_steps, or
+    trainer.max_epochs times the batches of an epoch. weight_decay: on matrices alone, not on biases and gains.
+    """
+
+    rate: float = 2e-3
+    warmup: int = 500
+    decay: Literal["cosine", "inverse_sqrt"] = "cosine"
+    steps: int | None = None
+    floor: float = 0.01
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+
+
+class Schedule:
+    """Step -> factor on the highest rate."""
+
+    def __init__(self, config: Optimiser, steps: int) -> None:
+        self.config, self.steps = config, steps
+
+    def __call__(self, step: int) -> float:
+        warmup = self.config.warmup
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.config.decay == "inverse_sqrt":
+            return math.sqrt((warmup + 1) / (step + 1))
+        done = min(1.0, (step - warmup) / max(1, self.steps - warmup))
+        return self.config.floor + (1 - self.config.floor) * (1 + math.cos(math.pi * done)) / 2
+
+
+def adamw(parameters: Iterable[nn.Parameter], config: Optimiser) -> torch.optim.AdamW:
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.rate, betas=config.betas, fused=True)
