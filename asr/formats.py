@@ -1,7 +1,7 @@
 """A transcript as text, JSON, SRT or WebVTT; words with times are cut into captions that can be read.
 
-Knows words and seconds, nothing of audio or models. Captions follow the usual limits of subtitling (Netflix, BBC):
-two lines of at most 42 characters, at most 6 s, broken where the speaker pauses.
+Knows words and seconds, nothing of audio or models. Captions keep the usual limits of subtitling: two lines
+of at most 42 characters, at most 6 s, broken where the speaker pauses.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def render(transcript: Transcript, format: str) -> str:
 
 
 def captions(words: Sequence[Word]) -> list[Caption]:
-    """Captions in order, never overlapping, each at least a millisecond long; words without text are left out."""
+    """Captions in order, never overlapping, each at least a millisecond long."""
     groups = [
         group
         for phrase in _phrases([piece for word in words for piece in _pieces(word)])
@@ -54,7 +54,7 @@ def captions(words: Sequence[Word]) -> list[Caption]:
 
 
 def _pieces(word: Word) -> Iterator[Word]:
-    """The word, or, where it is longer than a line (scripts without spaces), parts of it with shares of its time."""
+    """The word; where it is longer than a line (scripts without spaces), parts with shares of its time."""
     text = " ".join(word.text.split())
     parts = [text[start : start + LINE].strip() for start in range(0, len(text), LINE)]
     share = (word.end - word.start) / max(1, len(parts))
@@ -113,7 +113,12 @@ def _timed(groups: Sequence[Sequence[Word]]) -> list[Caption]:
 
 def _json(transcript: Transcript) -> str:
     words = [
-        {"text": word.text, "start": _rounded(word.start), "end": _rounded(word.end), "confidence": _rounded(word.confidence)}
+        {
+            "text": word.text,
+            "start": _rounded(word.start),
+            "end": _rounded(word.end),
+            "confidence": _rounded(word.confidence),
+        }
         for word in transcript.words
     ]
     return json.dumps({"text": transcript.text, "words": words}, ensure_ascii=False, indent=1) + "\n"
@@ -126,7 +131,9 @@ def _rounded(value: float) -> float:
 def _srt(captions: Sequence[Caption]) -> str:
     # SRT has no escapes: players show text as it is, but for tags, and normalised words hold none.
     blocks = (
-        f"{number}\n{_clock(caption.start, ',')} --> {_clock(caption.end, ',')}\n" + "\n".join(caption.lines) + "\n"
+        f"{number}\n{_clock(caption.start, ',')} --> {_clock(caption.end, ',')}\n"
+        + "\n".join(caption.lines)
+        + "\n"
         for number, caption in enumerate(captions, start=1)
     )
     return "\n".join(blocks)
@@ -134,7 +141,9 @@ def _srt(captions: Sequence[Caption]) -> str:
 
 def _vtt(captions: Sequence[Caption]) -> str:
     blocks = (
-        f"\n{_clock(caption.start, '.')} --> {_clock(caption.end, '.')}\n" + _escaped("\n".join(caption.lines)) + "\n"
+        f"\n{_clock(caption.start, '.')} --> {_clock(caption.end, '.')}\n"
+        + _escaped("\n".join(caption.lines))
+        + "\n"
         for caption in captions
     )
     return "WEBVTT\n" + "".join(blocks)

@@ -1,14 +1,17 @@
-"""`asr transcribe`: recordings in, text out, chunk by chunk as a live stream would be, with partials on a terminal.
+"""`asr transcribe`: recordings in, text out, chunk by chunk as a live stream would be, with partial text meanwhile.
 
-Text goes to standard output (or to files beside --output-dir), everything else to standard error. A file that
-cannot be transcribed is named, the others are done, and the exit status is 1.
+Text goes to standard output (or to files in --output-dir), everything else to standard error. A file that cannot
+be read to its end is named, what was heard of it is kept, the others are done, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +27,17 @@ from asr.decoding.types import Transcript
 from asr.errors import UserError
 from asr.streaming import StreamingRecognizer
 
+Show = Callable[[Transcript, float], None]  # a partial, and the seconds of audio it has heard
+
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(args.threads)
-    screen = Console(stderr=True)
+    screen = Console(stderr=True, highlight=False, markup=False)
     model, tokenizer = load_bundle(args.model)
-    if not args.quiet:
-        screen.print(f"{args.model}: {model.describe()}", style="dim", highlight=False, soft_wrap=True)
+    screen.print(f"{args.model}: {model.describe()}", style="dim", soft_wrap=True)
     recognizer = StreamingRecognizer(model, tokenizer, args.chunk)
-    failed: list[str] = []
-    for path in args.files:
-        try:
-            transcript = transcribe(path, recognizer, screen, live=not args.quiet)
-            write(transcript, path, args)
-        except UserError as error:
-            print(f"asr: error: {error}", file=sys.stderr)
-            failed.append(path)
+    failed = [path for path in args.files if not transcribe(path, recognizer, screen, args)]
     if failed and len(args.files) > 1:
         print(f"asr: {len(failed)} of {len(args.files)} files failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
@@ -50,53 +47,102 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="asr transcribe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any rate and channel count, or - for stdin")
-    parser.add_argument("--model", type=Path, required=True, help="bundle: a directory that training wrote")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any rate and channels, or - for stdin")
+    parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE", help="a directory that training wrote")
     parser.add_argument("--format", choices=formats.FORMATS, default="text")
-    parser.add_argument("--output-dir", type=Path, help="write NAME.txt, .json, .srt or .vtt there, not to stdout")
-    parser.add_argument("--chunk", type=float, default=320, metavar="MS", help="audio computed at once (default 320)")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt (.json, .srt, .vtt)")
+    parser.add_argument("--chunk", type=float, default=320, metavar="MS", help="audio computed at once (320)")
+    parser.add_argument("--partials", choices=("auto", "lines", "off"), default="auto",
+                        help="auto: live where standard error is a terminal; lines: each change is a line")  # fmt: skip
+    parser.add_argument("--pace", action="store_true", help="hear the recording at the speed of speech")
     parser.add_argument("--threads", type=int, default=1, help="for the model; one is best for one stream")
-    parser.add_argument("--quiet", action="store_true", help="no partials, no notes: the text alone")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    twice = [name for name, count in Counter(map(output_name, args.files)).items() if count > 1]
+    if len(args.files) > 1 and args.format != "text" and not args.output_dir:
+        parser.error(f"several files as {args.format} need --output-dir, one file each")
+    if args.output_dir and twice:
+        parser.error(f"two files would be written as {args.output_dir}/{twice[0]}; transcribe them in two calls")
+    return args
 
 
-def transcribe(path: str, recognizer: StreamingRecognizer, screen: Console, live: bool) -> Transcript:
-    """One recording through the recogniser, with partial text on the screen while it runs."""
-    if live and path != "-":
-        for remark in audio.remarks(audio.info(path)):
-            print(f"{path}: {remark}", file=sys.stderr)
+def transcribe(path: str, recognizer: StreamingRecognizer, screen: Console, args: argparse.Namespace) -> bool:
+    """One recording: its text written, what is wrong with it said. Whether nothing was."""
     recognizer.reset()
-    silent = True
-    with Live(console=screen, transient=True, refresh_per_second=12) as view:
-        for block in pieces(path, recognizer.chunk):
-            silent = silent and audio.is_silent(block)
-            transcript = recognizer.accept(block)
-            if live and screen.is_terminal:
-                view.update(render(transcript))
-        transcript = recognizer.finish()
-    if silent:
-        raise UserError(f"{path}: every sample is zero; check the microphone or the export of this recording")
-    return transcript
+    problem = None
+    try:
+        if path != "-":
+            for remark in audio.remarks(audio.info(path)):
+                print(f"{path}: {remark}", file=sys.stderr)
+        blocks = audio.blocks(path, recognizer.chunk / audio.SAMPLE_RATE)  # as a microphone would have given it
+        with partials(screen, args.partials) as show:
+            sound = listen(paced(blocks) if args.pace else blocks, recognizer, show)
+        if not sound:
+            problem = f"{path}: every sample is zero; check the microphone or the export of this recording"
+    except UserError as error:
+        problem = str(error)
+    transcript = recognizer.finish()
+    if problem:
+        print(f"asr: error: {problem}", file=sys.stderr)
+    if transcript.text or not problem:
+        write(transcript, path, args)
+    return problem is None
 
 
-def pieces(path: str, samples: int) -> Iterator[NDArray[np.float32]]:
-    """The recording in the pieces in which a microphone would have given it."""
-    for block in audio.blocks(path):
-        for start in range(0, len(block), samples):
-            yield block[start : start + samples]
+def listen(blocks: Iterator[NDArray[np.float32]], recognizer: StreamingRecognizer, show: Show) -> bool:
+    """Feed the recogniser; whether there was any sound."""
+    heard, sound = 0, False
+    for block in blocks:
+        sound = sound or not audio.is_silent(block)
+        heard += len(block)
+        show(recognizer.accept(block), heard / audio.SAMPLE_RATE)
+    return sound
 
 
-def render(transcript: Transcript, tail: int = 400) -> Text:
+def paced(blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Each block when its last sample would have been spoken."""
+    clock = time.monotonic()
+    for block in blocks:
+        clock += len(block) / audio.SAMPLE_RATE
+        time.sleep(max(0.0, clock - time.monotonic()))
+        yield block
+
+
+@contextmanager
+def partials(screen: Console, how: str) -> Iterator[Show]:
+    """Where partial text goes: a live region of the terminal, lines, or nowhere."""
+    if how == "lines":
+        last = ""
+
+        def line(transcript: Transcript, seconds: float) -> None:
+            nonlocal last
+            text = f"{transcript.committed} [{transcript.tentative}]" if transcript.tentative else transcript.committed
+            if text != last:
+                print(f"{seconds:7.2f} s  {text[-100:]}", file=sys.stderr, flush=True)
+            last = text
+
+        yield line
+    elif how == "auto" and screen.is_terminal:
+        with Live(console=screen, transient=True, refresh_per_second=12) as view:
+            yield lambda transcript, _: view.update(live_text(transcript))
+    else:
+        yield lambda *_: None
+
+
+def live_text(transcript: Transcript, tail: int = 400) -> Text:
     """Committed text plain, tentative text dim; the last `tail` characters, so that it fits a screen."""
     return Text.assemble(transcript.committed[-tail:], " ", (transcript.tentative, "dim"))
 
 
 def write(transcript: Transcript, path: str, args: argparse.Namespace) -> None:
     text = formats.render(transcript, args.format)
-    if args.output_dir is None:
-        prefix = f"{path}\t" if args.format == "text" and len(args.files) > 1 else ""
-        print(prefix + text.rstrip("\n"), flush=True)
-        return
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    name = "stdin" if path == "-" else Path(path).stem
-    (args.output_dir / f"{name}.{formats.SUFFIXES[args.format]}").write_text(text, encoding="utf-8")
+    if args.output_dir:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        target = args.output_dir / f"{output_name(path)}.{formats.SUFFIXES[args.format]}"
+        target.write_text(text, encoding="utf-8")
+    else:
+        name = f"{path}\t" if args.format == "text" and len(args.files) > 1 else ""
+        print(name + text.rstrip("\n"), flush=True)
+
+
+def output_name(path: str) -> str:
+    return "stdin" if path == "-" else Path(path).stem

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from asr.bundle import save_bundle
 from asr.encoder import EncoderConfig
 from asr.frontend import FrontEndConfig
 from asr.model import CtcModel, ModelConfig
@@ -70,3 +71,11 @@ def signal(seconds: float, seed: int) -> NDArray[np.float32]:
     pitch = 300 + 200 * np.sin(2 * np.pi * random.uniform(0.5, 2) * time)
     tone = np.sin(2 * np.pi * np.cumsum(pitch) / 16000) * (np.sin(2 * np.pi * 3 * time) > 0)
     return (0.3 * tone + 0.01 * random.standard_normal(len(time))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def bundle(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model on disk that says something, though nothing sensible."""
+    directory = tmp_path_factory.mktemp("bundle")
+    save_bundle(directory, tiny_model(ENCODERS["4x, lookahead"], tokenizer.vocabulary), tokenizer)
+    return directory

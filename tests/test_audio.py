@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_any_chunking_of_the_resampler_gives_the_same_samples(rate: int, cuts: l
     expected = np.concatenate([whole.accept(sound), whole.finish()])
     pieces = audio.Resampler(rate)
     bounds = [0, *sorted(cuts), len(sound)]
-    found = [pieces.accept(sound[start:end]) for start, end in zip(bounds, bounds[1:], strict=False)]
+    found = [pieces.accept(sound[start:end]) for start, end in pairwise(bounds)]
     np.testing.assert_array_equal(np.concatenate([*found, pieces.finish()]), expected)
     assert len(expected) == pytest.approx(len(sound) * 16000 / rate, abs=1)
 
@@ -126,11 +127,6 @@ def test_unusual_audio_is_accepted_with_a_remark() -> None:
 def test_silence_is_seen_and_faint_sound_is_not_silence() -> None:
     assert audio.is_silent(np.zeros(100, np.float32)) and audio.is_silent(np.zeros(0, np.float32))
     assert not audio.is_silent(np.full(100, 1e-5, np.float32))
-
-
-def clipped(path: Path, share: float, source: Path) -> None:
-    data = source.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
 
 
 def missing(path: Path) -> None:

@@ -1,7 +1,7 @@
-"""How far would an error rate move with other speakers? Percentile bootstrap, after Bisani & Ney (ICASSP 2004).
+"""How far would an error rate move with other speakers? Percentile bootstrap (Bisani & Ney, ICASSP 2004).
 
-Utterances of one speaker succeed and fail together, so whole speakers are resampled where they are known; resampling
-their utterances would promise too narrow an interval. Knows counts only, nothing of texts.
+Utterances of one speaker succeed and fail together, so whole speakers are resampled where they are known;
+resampling their utterances would promise too narrow an interval. Knows counts only, nothing of texts.
 
 Legend: U utterances, G groups (speakers, or single utterances), R resamples.
 """
@@ -52,8 +52,8 @@ class Groups:
 def groups(speakers: Sequence[str | None]) -> Groups:
     """Speakers where known, an utterance without a speaker being its own group.
 
-    With fewer than two known speakers there is nothing to choose among, and single utterances are resampled: the
-    interval then speaks of other utterances, not of other people.
+    With fewer than two known speakers there is nothing to choose among, and single utterances are resampled:
+    the interval then speaks of other utterances, not of other people.
     """
     if len({speaker for speaker in speakers if speaker is not None}) < 2:
         return Groups(np.arange(len(speakers)), len(speakers), "utterances")
@@ -91,8 +91,12 @@ def compare(
         raise ValueError("cannot compare error rates: every reference is empty")
     a, b = _resample(groups, lengths, [errors_a, errors_b], resamples, seed)
     interval = _percentiles(b - a)
-    assert interval is not None  # some reference has words, and groups are drawn until R: some resample has them too
-    return Comparison(sum(errors_a) / length, sum(errors_b) / length, interval, float(np.mean((b < a) + 0.5 * (a == b))))
+    assert (
+        interval is not None
+    )  # some reference has words, and groups are drawn until R: some resample has them too
+    return Comparison(
+        sum(errors_a) / length, sum(errors_b) / length, interval, float(np.mean((b < a) + 0.5 * (a == b)))
+    )
 
 
 def _percentiles(values: np.ndarray) -> Interval | None:
@@ -109,7 +113,9 @@ def _resample(
 
     Resamples that drew nothing but empty references have no rate and are left out.
     """
-    columns = [np.bincount(groups.index, weights=column, minlength=groups.number) for column in (lengths, *errors)]
+    columns = [
+        np.bincount(groups.index, weights=column, minlength=groups.number) for column in (lengths, *errors)
+    ]
     if sum(lengths) == 0:
         return np.empty((len(errors), 0))
     generator = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
-"""Hypotheses of the utterances of a manifest: reads the audio, asks a recogniser, and goes on past what cannot be read.
+"""Hypotheses for the utterances of a manifest; audio that cannot be read is told, and the rest goes on.
 
-The recogniser is any function from samples to text, so that all but `bundle_recogniser` knows nothing of models.
+The recogniser is any function from samples to text; only `bundle_recogniser` knows of models.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from lhotse.cut import Cut
 from numpy.typing import NDArray
 
 from asr import audio
+from asr.bundle import load_bundle
 from asr.data.manifest import audio_files
 from asr.errors import UserError
 from asr.evaluation.wer import Utterance
+from asr.streaming import StreamingRecognizer
 from asr.text import normalise
 
 Recognise = Callable[[NDArray[np.float32]], str]  # samples (S,) at 16 kHz -> text
@@ -58,7 +61,9 @@ def decode_in_processes(
         try:
             yield from _map_bounded(pool, cuts, waiting=4 * jobs)
         except BrokenProcessPool as error:
-            raise UserError(f"one of the {jobs} processes died, perhaps for want of memory; lower --jobs") from error
+            raise UserError(
+                f"one of the {jobs} processes died, perhaps for want of memory; lower --jobs"
+            ) from error
 
 
 def _map_bounded(pool: ProcessPoolExecutor, cuts: Iterable[Cut], waiting: int) -> Iterator[Decoded | Failed]:
@@ -95,34 +100,47 @@ def _decode_one(cut: Cut, recognise: Recognise) -> Decoded | Failed:
     hypothesis = recognise(samples)
     seconds = time.perf_counter() - started
     supervision = cut.supervisions[0]
-    utterance = Utterance(cut.id, supervision.speaker, normalise(supervision.text or ""), normalise(hypothesis))
+    utterance = Utterance(
+        cut.id, supervision.speaker, normalise(supervision.text or ""), normalise(hypothesis)
+    )
     return Decoded(utterance, len(samples) / audio.SAMPLE_RATE, seconds)
 
 
 def load_audio(cut: Cut) -> NDArray[np.float32]:
-    """Samples of a cut (S,), mono at 16 kHz, resampled as a live stream would be. Raises UserError naming the file."""
+    """Samples of a cut (S,), mono at 16 kHz, resampled as a live stream would be.
+
+    Raises UserError naming the file that is missing or unreadable.
+    """
     files = audio_files(cut)
     for file in files:
-        audio.info(file)  # says what is wrong with a file more clearly than Lhotse does
+        _check_file(file, cut)
     try:
         samples = cut.load_audio()  # (C, S)
     # lhotse wraps whatever its back-ends raise in exceptions without a common base
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
         raise UserError(f"{', '.join(files) or cut.id}: cannot be read ({reason})") from error
     if not np.isfinite(samples).all():
-        raise UserError(f"{', '.join(files) or cut.id}: NaN or infinite samples; export it again, as 16-bit samples")
+        raise UserError(
+            f"{', '.join(files) or cut.id}: NaN or infinite samples; export it again, as 16-bit samples"
+        )
     resampler = audio.Resampler(cut.sampling_rate)
     return np.concatenate([resampler.accept(samples.T), resampler.finish()])
 
 
+def _check_file(file: str, cut: Cut) -> None:
+    """`audio.info` says what is wrong clearly; Lhotse fills up to 0.5 s with speech backwards."""
+    found, promised = audio.info(file).duration, cut.recording.duration
+    if abs(found - promised) > 0.1 and not cut.recording.transforms:
+        raise UserError(
+            f"{file}: lasts {found:.2f} s, but {promised:.2f} s in the manifest; prepare the corpus again"
+        )
+
+
 def bundle_recogniser(bundle: Path, chunk_ms: float) -> Recognise:
     """The model of a bundle, one thread, fed `chunk_ms` at a time as a microphone would; 0: all at once."""
-    import torch  # here and below, since whoever brings his own recogniser needs no torch
-
-    from asr.bundle import load_bundle
-    from asr.streaming import StreamingRecognizer
-
     torch.set_num_threads(1)  # the recurrence of one stream is too small to share
     recogniser = StreamingRecognizer(*load_bundle(bundle), chunk_ms=chunk_ms)
     return partial(_stream, recogniser, recogniser.chunk if chunk_ms else None)

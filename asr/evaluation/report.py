@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from rich import box
 from rich.cells import cell_len
@@ -16,6 +17,12 @@ from asr.evaluation.wer import Counts, Edit, Score, frequent
 
 _LETTER = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
 _WIDTH = 110
+
+
+def people(stream: TextIO) -> Console:
+    """A console that shows texts as they are: no markup, no colours for numbers; wide when piped."""
+    width = None if stream.isatty() else 200
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
 
 
 def percent(rate: float) -> str:
@@ -45,14 +52,14 @@ def run_lines(run: Run) -> list[str]:
 def print_results(results: Results, console: Console, most: int = 10) -> None:
     """Tables of at most `most` speakers and confusions; everything is in the report and in results.json."""
     for line in run_lines(results.run) if results.run else []:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     console.print(_rate_table(results))
-    console.print(f"{len(results.scores)} utterances; {resampled_text(results.groups)}", highlight=False)
+    console.print(f"{len(results.scores)} utterances; {resampled_text(results.groups)}")
     speakers = results.speakers
     if len(speakers) > 1:
         console.print(_speaker_table(speakers[:most]))
         if len(speakers) > most:
-            console.print(f"... the {most} worst of {len(speakers)} speakers", highlight=False)
+            console.print(f"... the {most} worst of {len(speakers)} speakers")
     if results.words.errors:
         console.print(_frequent_table(results.scores, most))
 
@@ -63,10 +70,17 @@ def print_comparison(words: Comparison, characters: Comparison, groups: Groups, 
     for name, each in (("WER", words), ("CER", characters)):
         interval = f"{100 * each.interval.low:+.2f} to {100 * each.interval.high:+.2f}"
         better = percent(each.probability_of_improvement)
-        table.add_row(name, percent(each.rate_a), percent(each.rate_b), f"{100 * each.difference:+.2f}", interval, better)
+        table.add_row(
+            name,
+            percent(each.rate_a),
+            percent(each.rate_b),
+            f"{100 * each.difference:+.2f}",
+            interval,
+            better,
+        )
     console.print(table)
-    console.print(verdict(words), highlight=False)
-    console.print(f"paired; {resampled_text(groups)}", highlight=False)
+    console.print(verdict(words))
+    console.print(f"paired; {resampled_text(groups)}")
 
 
 def verdict(words: Comparison) -> str:
@@ -123,7 +137,10 @@ def _frequent_table(scores: Sequence[Score], most: int) -> Table:
 def frequent_rows(scores: Sequence[Score], most: int) -> list[list[str]]:
     """Rows of six cells: the most frequent confusions, deletions and insertions, each with its number."""
     columns = [
-        [(f"{edit.reference} > {edit.hypothesis}", str(count)) for edit, count in frequent(scores, "substitute")[:most]],
+        [
+            (f"{edit.reference} > {edit.hypothesis}", str(count))
+            for edit, count in frequent(scores, "substitute")[:most]
+        ],
         [(edit.reference, str(count)) for edit, count in frequent(scores, "delete")[:most]],
         [(edit.hypothesis, str(count)) for edit, count in frequent(scores, "insert")[:most]],
     ]
@@ -136,7 +153,9 @@ def text_report(results: Results) -> str:
     """Every utterance with reference and hypothesis in columns, in the order of the corpus."""
     lines = [*(run_lines(results.run) if results.run else [])]
     lines.append(f"WER {percent(results.words.rate)}  95 % interval {interval_text(results.word_interval)}")
-    lines.append(f"CER {percent(results.characters.rate)}  95 % interval {interval_text(results.character_interval)}")
+    lines.append(
+        f"CER {percent(results.characters.rate)}  95 % interval {interval_text(results.character_interval)}"
+    )
     lines.append(f"{len(results.scores)} utterances; {resampled_text(results.groups)}")
     for score in results.scores:
         lines += ["", utterance_title(score), *_aligned(score.alignment)]
@@ -158,7 +177,9 @@ def _aligned(alignment: Sequence[Edit]) -> Iterator[str]:
             cells = (edit.reference, edit.hypothesis, _LETTER[edit.kind])
             width = _cell_width(edit)
             texts = [cell or "*" * width for cell in cells[:2]] + [cells[2]]
-            rows = [row + text + " " * (width - cell_len(text) + 1) for row, text in zip(rows, texts, strict=True)]
+            rows = [
+                row + text + " " * (width - cell_len(text) + 1) for row, text in zip(rows, texts, strict=True)
+            ]
         yield from (row.rstrip() for row in rows if row.strip())
     if not alignment:
         yield "(nothing said, nothing recognised)"

@@ -1,4 +1,4 @@
-"""What an evaluation found, and its files: hypotheses.tsv (one line an utterance) and results.json (for machines)."""
+"""What an evaluation found, and its files: hypotheses.tsv, a line an utterance, and results.json."""
 
 from __future__ import annotations
 
@@ -86,13 +86,15 @@ def summarise(utterances: Sequence[Utterance], run: Run | None = None) -> Result
 
 
 def compare(a: Sequence[Utterance], b: Sequence[Utterance]) -> tuple[Comparison, Comparison, Groups]:
-    """Words, characters, and what was resampled. UserError unless both have the same utterances and references."""
+    """Words, characters, and what was resampled; UserError unless utterances and references are the same."""
     others = {utterance.utt_id: utterance for utterance in b}
     _check_same(a, others)
     groups = bootstrap.groups([utterance.speaker for utterance in a])
     scores_a, scores_b = score(a), score([others[utterance.utt_id] for utterance in a])
     words = _compare([each.words for each in scores_a], [each.words for each in scores_b], groups)
-    characters = _compare([each.characters for each in scores_a], [each.characters for each in scores_b], groups)
+    characters = _compare(
+        [each.characters for each in scores_a], [each.characters for each in scores_b], groups
+    )
     return words, characters, groups
 
 
@@ -101,10 +103,14 @@ def _check_same(a: Sequence[Utterance], others: dict[str, Utterance]) -> None:
     if ids != set(others):
         lacking = [("A", sorted(set(others) - ids)), ("B", sorted(ids - set(others)))]
         message = "; ".join(f"{name} lacks {_some(missing)}" for name, missing in lacking if missing)
-        raise UserError(f"the two systems were not given the same utterances: {message}; evaluate both on the same cuts")
+        raise UserError(
+            f"the two systems were not given the same utterances: {message}; evaluate both on the same cuts"
+        )
     changed = sorted(each.utt_id for each in a if each.reference != others[each.utt_id].reference)
     if changed:
-        raise UserError(f"references differ between A and B: {_some(changed)}; evaluate both on the same cuts")
+        raise UserError(
+            f"references differ between A and B: {_some(changed)}; evaluate both on the same cuts"
+        )
     if not any(utterance.reference for utterance in a):
         raise UserError("nothing to compare: every reference is empty")
 
@@ -115,7 +121,9 @@ def _some(names: Sequence[str], shown: int = 5) -> str:
 
 
 def _interval(counts: Sequence[Counts], groups: Groups) -> Interval | None:
-    return bootstrap.confidence_interval([each.errors for each in counts], [each.length for each in counts], groups)
+    return bootstrap.confidence_interval(
+        [each.errors for each in counts], [each.length for each in counts], groups
+    )
 
 
 def _compare(a: Sequence[Counts], b: Sequence[Counts], groups: Groups) -> Comparison:
@@ -135,14 +143,18 @@ def read_hypotheses(path: Path) -> list[Utterance]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give an output directory of `asr evaluate`") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); give an output directory of `asr evaluate`"
+        ) from error
     rows = [line.rstrip("\r").split("\t") for line in lines if line.strip()]
     if not rows or tuple(rows[0]) != _HEADER:
         raise UserError(f"{path}: the first line must be the tab-separated names {' '.join(_HEADER)}")
     seen: set[str] = set()
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(_HEADER):
-            raise UserError(f"{path}: line {number} has {len(row)} tab-separated fields instead of {len(_HEADER)}")
+            raise UserError(
+                f"{path}: line {number} has {len(row)} tab-separated fields instead of {len(_HEADER)}"
+            )
         if row[0] in seen:
             raise UserError(f"{path}: line {number} repeats the utterance {row[0]}; remove one of the two")
         seen.add(row[0])

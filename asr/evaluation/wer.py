@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import zip_longest
+from typing import Literal, cast
 
 import jiwer
 
@@ -45,7 +46,7 @@ class Counts:
 
     @property
     def rate(self) -> float:
-        """Errors over reference length: WER or CER as a fraction. May exceed 1; inf for errors against nothing."""
+        """Errors over reference length, a fraction. May exceed 1; infinite for errors against nothing."""
         if self.length == 0:
             return 0.0 if self.errors == 0 else float("inf")
         return self.errors / self.length
@@ -79,7 +80,7 @@ class Score:
 
 
 def score(utterances: Sequence[Utterance]) -> tuple[Score, ...]:
-    """Align each hypothesis with its reference. Empty texts are fine. Characters include the spaces between words."""
+    """Align each hypothesis with its reference. Texts may be empty; spaces count as characters."""
     references = [utterance.reference for utterance in utterances]
     hypotheses = [utterance.hypothesis for utterance in utterances]
     words = jiwer.process_words(references, hypotheses)
@@ -109,8 +110,8 @@ def _edits(output: jiwer.WordOutput | jiwer.CharacterOutput, index: int) -> tupl
     for chunk in output.alignments[index]:
         said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
         heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        for column in range(max(len(said), len(heard))):
-            edits.append(Edit(chunk.type, "".join(said[column : column + 1]), "".join(heard[column : column + 1])))
+        kind = cast(Kind, chunk.type)
+        edits += [Edit(kind, *pair) for pair in zip_longest(said, heard, fillvalue="")]
     return tuple(edits)
 
 

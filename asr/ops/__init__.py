@@ -56,7 +56,10 @@ def choose(inputs: Tensor, hidden: Tensor, weight_hh: Tensor) -> Backend:
     if inputs.is_cuda:
         return "tied_gru"
     tensors = (inputs, hidden, weight_hh)
-    if all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors) and cpu.is_available():
+    if (
+        all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+        and cpu.is_available()
+    ):
         return "cpu"
     return "bptt"
 
@@ -66,7 +69,9 @@ def _check_cpu(*tensors: Tensor | None) -> None:
         raise UserError(f"back-end cpu: {cpu.library()}; install a C compiler (gcc or clang), or use auto")
     for tensor in tensors:
         if tensor is not None and (tensor.device.type != "cpu" or tensor.dtype != torch.float32):
-            raise UserError(f"back-end cpu is for float32 on the CPU, not {tensor.dtype} on {tensor.device}: use auto")
+            raise UserError(
+                f"back-end cpu is for float32 on the CPU, not {tensor.dtype} on {tensor.device}: use auto"
+            )
 
 
 def _check_shapes(

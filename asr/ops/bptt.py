@@ -41,7 +41,7 @@ class _MGU(torch.autograd.Function):
         bias_hn: Tensor | None,
     ) -> Tensor:
         size = hidden.shape[1]
-        gates = torch.matmul(inputs.transpose(0, 1), weight_ih.T).add_(bias)  # (T, B, 2H): inputs, then f and n
+        gates = (inputs.transpose(0, 1) @ weight_ih.T).add_(bias)  # (T, B, 2H): projection, then f and n
         states = gates.new_empty(gates.shape[0] + 1, *hidden.shape)  # (T + 1, B, H)
         states[0] = hidden
         product = None if bias_hn is None else torch.empty_like(states[1:])  # (T, B, H)
@@ -50,7 +50,7 @@ class _MGU(torch.autograd.Function):
             recurrent = states[t] @ recurrent_weight  # (B, 2H)
             f, n = gate.split(size, -1)
             f.add_(recurrent[:, :size]).sigmoid_()
-            if product is None:
+            if product is None or bias_hn is None:
                 n.add_(recurrent[:, size:]).tanh_()
             else:
                 torch.add(recurrent[:, size:], bias_hn, out=product[t])

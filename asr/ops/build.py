@@ -1,7 +1,7 @@
-"""Finding or making the shared library of the C operator. Knows nothing about torch: setup.py loads this file too.
+"""Finding or making the shared library of the C operator. Knows nothing about torch: setup.py loads it too.
 
-In this order: the library that came with the wheel, the one in the user's cache, a compiler. A library's name holds
-a hash of everything that it is made from, so that an old one is never taken for the present one.
+In this order: the library that came with the wheel, the one in the user's cache, a compiler. A library's name
+holds a hash of everything that it is made from, so that an old one is never taken for the present one.
 """
 
 import hashlib

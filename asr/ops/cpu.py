@@ -1,7 +1,9 @@
 """The MGU recurrence as a C operator, `torch.ops.asr.mgu`: CPU, float32.
 
-The C library (csrc/mgu.c) does what has to go step by step. The input projection and the weight gradients are large
-products over B x T, and those are torch's. Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
+The C library (csrc/mgu.c) does what has to go step by step. The input projection and the weight gradients are
+large products over B x T, and those are torch's.
+
+Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """
 
 import ctypes
@@ -20,12 +22,13 @@ log = logging.getLogger("asr")
 _PROCESS = os.getpid()  # OpenMP's threads do not survive a fork: a child uses one thread
 
 _SCHEMA = (
-    "(Tensor inputs, Tensor hidden, Tensor weight_ih, Tensor weight_hh, Tensor bias, Tensor? bias_hn, bool keep)"
-    " -> (Tensor outputs, Tensor final, Tensor gates, Tensor product)"
+    "(Tensor inputs, Tensor hidden, Tensor weight_ih, Tensor weight_hh, Tensor bias, Tensor? bias_hn,"
+    " bool keep) -> (Tensor outputs, Tensor final, Tensor gates, Tensor product)"
 )
 _BACKWARD_SCHEMA = (
-    "(Tensor grad_outputs, Tensor grad_final, Tensor inputs, Tensor hidden, Tensor weight_ih, Tensor weight_hh,"
-    " Tensor outputs, Tensor gates, Tensor? product) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "(Tensor grad_outputs, Tensor grad_final, Tensor inputs, Tensor hidden, Tensor weight_ih,"
+    " Tensor weight_hh, Tensor outputs, Tensor gates, Tensor? product)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -34,7 +37,9 @@ def mgu(
 ) -> tuple[Tensor, Tensor]:
     """Same arguments and results as `asr.ops.reference.mgu`."""
     arguments = (inputs, hidden, weight_ih, weight_hh, bias, bias_hn)
-    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arguments)
+    keep = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in arguments
+    )
     outputs, final, _, _ = torch.ops.asr.mgu(*arguments, keep)
     return outputs, final
 
@@ -142,10 +147,10 @@ def _backward(
     grad_projection = torch.empty_like(gates)
     grad_product = None if product is None else torch.empty_like(product)
     grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+    made = (grad_projection, grad_product, grad_hidden)
     _call(
         _loaded().mgu_backward,
-        (weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final)
-        + (grad_projection, grad_product, grad_hidden),
+        (weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final, *made),
         *(batch, time, size),
     )
     flat = grad_projection.view(batch * time, 2 * size)

@@ -1,6 +1,6 @@
 """The MGU recurrence as a plain loop: the specification that every other back-end has to match.
 
-Legend: `B` batch, `T` time, `D` input features, `H` hidden units. Knows nothing about layers or about streams.
+Legend: `B` batch, `T` time, `D` input features, `H` hidden units. Knows nothing about layers or streams.
 """
 
 import torch

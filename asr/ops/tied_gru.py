@@ -1,8 +1,10 @@
 """The MGU recurrence as an exact tied GRU, which torch hands to cuDNN on a GPU.
 
 A GRU (r, z, n; h' = (1 - z) n + z h) whose r and z share the MGU's f weights is the MGU with the reset gate.
-With zero weights and a bias of +50 for r, whose sigmoid is then exactly 1.0, it is the MGU without. It costs three
-recurrent products in the place of two. Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
+With zero weights and a bias of +50 for r, whose sigmoid is then exactly 1.0, it is the MGU without. It costs
+three recurrent products in the place of two.
+
+Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """
 
 import torch
@@ -26,9 +28,7 @@ def mgu(
     return outputs, final.squeeze(0)
 
 
-def gru_weights(
-    weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, bias_hn: Tensor | None
-) -> list[Tensor]:
+def gru_weights(weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, bias_hn: Tensor | None) -> list[Tensor]:
     """The parameters of `torch.nn.GRU`, in its order: (3H, D), (3H, H), (3H,), (3H,), gates r, z, n."""
     size = weight_hh.shape[1]
     zeros = bias.new_zeros(size)
@@ -40,7 +40,7 @@ def gru_weights(
         parts_ih = [weight_ih[:size], weight_ih]
         parts_hh = [weight_hh[:size], weight_hh]
         parts_bias = [bias[:size], bias, zeros, zeros, bias_hn]
-    # One buffer in cuDNN's order: weights scattered over memory would be copied, with a warning, at every call.
+    # One buffer in cuDNN's order: scattered weights would be copied, with a warning, at every call.
     flat = torch.cat([part.reshape(-1) for part in parts_ih + parts_hh + parts_bias])
     shapes = [(3 * size, weight_ih.shape[1]), (3 * size, size), (3 * size,), (3 * size,)]
     pieces = flat.split([3 * size * weight_ih.shape[1], 3 * size * size, 3 * size, 3 * size])

@@ -1,4 +1,4 @@
-"""What happens around the steps: averaged weights, the checkpoint to resume from, the learning curve, Ctrl-C."""
+"""What happens around the steps: averaged weights, the checkpoint to resume from, learning curve, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 LAST = "last.ckpt"
 
 
 class Ema(WeightAveraging):
-    """Exponential moving average of the weights, used in validation, as `state_dict` of checkpoints, and in the bundle.
+    """Exponential moving average of the weights: for validation, `state_dict` of checkpoints, and bundle.
 
     decay: share of the average kept at a step; earlier on less, (1 + n) / (10 + n) after n steps, so that the
     first weights are soon forgotten.
@@ -33,9 +32,14 @@ class Ema(WeightAveraging):
         n = int(updates)
         torch._foreach_lerp_(averages, weights, 1 - min(self.decay, (1 + n) / (10 + n)))
 
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights as a state_dict of the module."""
+        assert self._average_model is not None
+        return {name: tensor.clone() for name, tensor in self._average_model.module.state_dict().items()}
+
 
 class SaveLast(Checkpoint):
-    """Keeps `last.ckpt` in `directory` up to date: every `steps` steps, and whenever the dev set was decoded."""
+    """Keeps `last.ckpt` up to date: every `steps` steps, after decoding the dev set, and when stopped."""
 
     def __init__(self, directory: Path, steps: int) -> None:
         self.path, self.steps = directory / LAST, steps
@@ -44,28 +48,32 @@ class SaveLast(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step - self._saved >= self.steps and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # else gradients would be lost
+        if trainer.should_stop or (stepped and trainer.global_step - self._saved >= self.steps):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        # a training that stops was saved before: Lightning counts steps wrongly after a validation out of turn
+        stopping = trainer.should_stop and self._saved == trainer.global_step
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not stopping:
             self._save(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved = trainer.global_step
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = trainer.global_step
 
 
 class LearningCurve(Callback):
-    """A printed line, and one in `curve.jsonl`, for each decoding of the dev set; speed in audio hours an hour."""
+    """A printed line, and one in `curve.jsonl`, for each dev set decoded; speed in audio hours an hour."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, rate: int) -> None:
+        self.path, self.rate = path, rate
+        self.step = -1  # of the last line
         self.seconds = 0.0  # of training, over all resumptions
-        self._audio = 0.0  # seconds of audio since the last line
+        self._samples = 0  # of audio since the last line
         self._clock = self._mark = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,7 +82,7 @@ class LearningCurve(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._audio += float(batch.lengths.sum()) / pl_module.model.config.frontend.rate  # type: ignore[union-attr,operator,arg-type]
+        self._samples += int(batch.lengths.sum())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tick()
@@ -86,14 +94,15 @@ class LearningCurve(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
+        self.step = trainer.global_step
         metrics = {key: float(trainer.callback_metrics[key]) for key in ("loss", "dev_loss", "dev_wer")}
-        speed = self._audio * trainer.world_size / max(1e-9, self._clock - self._mark)
+        speed = self._samples / self.rate * trainer.world_size / max(1e-9, self._clock - self._mark)
         self._tick()
-        self._audio, self._mark = 0.0, self._clock
+        self._samples, self._mark = 0, self._clock
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         line = {
             "epoch": trainer.current_epoch,
-            "step": trainer.global_step,
+            "step": self.step,
             "minutes": round(self.seconds / 60, 2),
             **metrics,
             "rate": rate,
@@ -101,22 +110,22 @@ class LearningCurve(Callback):
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        rank_zero_info(
+        trainer.print(
             f"epoch {trainer.current_epoch}, step {trainer.global_step}, {self.seconds / 60:.1f} min:"
-            f" loss {metrics['loss']:.3f}, dev loss {metrics['dev_loss']:.3f}, dev WER {metrics['dev_wer']:.2f} %"
-            f" (rate {rate:.1e}, {speed:.0f} h of audio an hour)"
+            f" loss {metrics['loss']:.3f}, dev loss {metrics['dev_loss']:.3f},"
+            f" dev WER {metrics['dev_wer']:.1f} % (rate {rate:.1e}, {speed:.0f} h of audio an hour)"
         )
 
     def state_dict(self) -> dict[str, Any]:
         self._tick()
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds = state_dict["seconds"]
+        self.seconds, self.step = state_dict["seconds"], state_dict["step"]
 
 
 class GentleStop(Callback):
-    """The first Ctrl-C or SIGTERM ends training after the batch at hand, with its validation and its checkpoint."""
+    """The first Ctrl-C or SIGTERM ends training after the batch at hand, with validation and checkpoint."""
 
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
@@ -125,7 +134,7 @@ class GentleStop(Callback):
         def stop(number: int, frame: Any) -> None:
             self._restore()
             trainer.should_stop = True
-            rank_zero_info("stopping: decoding the dev set and saving; interrupt again to stop at once")
+            trainer.print("stopping: decoding the dev set and saving; interrupt again to stop at once")
 
         self._previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
 

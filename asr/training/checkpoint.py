@@ -24,8 +24,8 @@ from asr.errors import UserError
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes beside the target and renames. Lightning's own way writes in the temporary directory and moves, which
-    across file systems is a copy that a full disk can cut short."""
+    """Writes beside the target and renames. Lightning's own way writes in the temporary directory and moves,
+    which across file systems is a copy that a full disk can cut short."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
@@ -46,7 +46,9 @@ class WholeCheckpoints(TorchCheckpointIO):
                 " free some space and go on with --ckpt_path last"
             ) from error
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
 
 
@@ -62,9 +64,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint; give one that exists, or leave --ckpt_path away") from error
+        raise UserError(
+            f"{path}: no such checkpoint; leave --ckpt_path away to train from the start"
+        ) from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a checkpoint of `asr train`, or a damaged one; give another") from error
+        raise UserError(f"{path}: not a checkpoint of asr train, or a damaged one; give another") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "identity" not in checkpoint:
         raise UserError(f"{path}: not a checkpoint of `asr train`; give one from its checkpoints directory")
     return checkpoint

@@ -8,25 +8,43 @@ Everything goes under trainer.default_root_dir: checkpoints/, TensorBoard's even
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from asr.bundle import save_bundle
 from asr.data.datamodule import AsrData
 from asr.errors import UserError
 from asr.training.callbacks import LAST, Ema, GentleStop, LearningCurve, SaveLast
 from asr.training.checkpoint import WholeCheckpoints, average
+from asr.training.memory import keep_freed_memory
 from asr.training.module import CtcTraining
+
+MISSPELT = (  # jsonargparse's ways of saying so
+    (r"^Group '([\w.]+)' does not accept option '([\w.]+)'", "{0}.{1}"),
+    (r"^Option '([\w.]+)' is not accepted", "{0}"),
+    (r"^unrecognized arguments: --([\w.]+)", "{0}"),
+)
+
+
+C = TypeVar("C", bound=Callback)
+
+
+class Candidate(NamedTuple):
+    """Weights that could become the bundle."""
+
+    name: str
+    weights: dict[str, torch.Tensor]
+    wer: float  # on the dev set, percent
 
 
 class Parser(LightningArgumentParser):
@@ -39,10 +57,14 @@ class Parser(LightningArgumentParser):
 class TrainCli(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--ckpt_path", type=Optional[str], default=None, help="checkpoint to resume from: a path, or `last`"
+            "--ckpt_path", type=str | None, default=None, help="a checkpoint to resume from, or: last"
         )
-        parser.add_argument("--checkpoint.every", type=int, default=500, help="steps between two saves of last.ckpt")
-        parser.add_argument("--checkpoint.best", type=int, default=5, help="checkpoints of lowest dev WER to keep")
+        parser.add_argument(
+            "--checkpoint.every", type=int, default=500, help="save last.ckpt every so many steps"
+        )
+        parser.add_argument(
+            "--checkpoint.best", type=int, default=5, help="how many of lowest dev WER to keep"
+        )
         parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights a step")
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.seed")
@@ -54,7 +76,7 @@ class TrainCli(LightningCLI):
         callbacks: list[Callback] = [
             Ema(self.config_init["ema"]),
             GentleStop(),
-            LearningCurve(root / "curve.jsonl"),
+            LearningCurve(root / "curve.jsonl", self.config_init["model"].model.config.frontend.rate),
             ModelCheckpoint(
                 root / "checkpoints",
                 filename="step{step}-wer{dev_wer:.2f}",
@@ -102,9 +124,11 @@ def main(argv: list[str] | None = None) -> int:
         },
     )
     module, data, trainer = cli.model, cli.datamodule, cli.trainer
+    keep_freed_memory()
     model = module.model
     data.connect(module.tokenizer, model.config.frontend.rate, model.frame_samples)
-    trainer.fit(module, datamodule=data, ckpt_path=_resume_from(cli.config["ckpt_path"], Path(trainer.default_root_dir)))
+    checkpoint = _resume_from(cli.config["ckpt_path"], Path(trainer.default_root_dir))
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     if trainer.is_global_zero:
         _write_bundle(trainer, module, data)
     return 0
@@ -116,35 +140,40 @@ def _resume_from(ckpt_path: str | None, root: Path) -> str | None:
     last = root / "checkpoints" / LAST
     if last.exists():
         return str(last)
-    rank_zero_info(f"{last}: not there yet; training from the start")
+    print(f"{last}: not there yet; training from the start")
     return None
 
 
 def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
-    """The mean of the best checkpoints, or the best alone, whichever has the lower dev WER."""
+    """Of the best checkpoint, the mean of the best, and the end of training, what has the lowest dev WER."""
     directory = Path(trainer.default_root_dir) / "bundle"
-    best = trainer.checkpoint_callback.best_k_models  # type: ignore[union-attr]
-    paths = sorted((path for path in best if Path(path).exists()), key=lambda path: float(best[path]))
-    if not paths:
-        rank_zero_info("no bundle is written: training ended before the dev set was decoded once")
-        return
-    candidates = [average([Path(path) for path in paths[:count]]) for count in sorted({1, len(paths)})]
-    wers = [float(best[paths[0]])]
-    if len(candidates) > 1:
-        wers.append(_dev_wer(module, data, trainer, candidates[1]))
-    choice = min(range(len(wers)), key=wers.__getitem__)
-    module.load_state_dict(candidates[choice])
+    scores = {Path(path): float(wer) for path, wer in _find(trainer, ModelCheckpoint).best_k_models.items()}
+    best = sorted((path for path in scores if path.exists()), key=scores.__getitem__)
+    candidates: list[Candidate] = []
+    if best:
+        candidates.append(Candidate("the best checkpoint", average(best[:1]), scores[best[0]]))
+    if len(best) > 1:
+        weights = average(best)
+        candidates.append(
+            Candidate(f"the mean of the best {len(best)}", weights, _dev_wer(module, data, weights))
+        )
+    if _find(trainer, LearningCurve).step != trainer.global_step:
+        weights = _find(trainer, Ema).weights()
+        candidates.append(Candidate("the end of training", weights, _dev_wer(module, data, weights)))
+    chosen = min(candidates, key=lambda candidate: candidate.wer)
+    module.load_state_dict(chosen.weights)
     save_bundle(directory, module.model, module.tokenizer)
-    what = f"the mean of {len(paths)} checkpoints" if choice else "the best checkpoint"
-    rank_zero_info(f"{directory}: {what}, dev WER {wers[choice]:.2f} % (of the two: {', '.join(f'{w:.2f}' for w in wers)})")
+    print(f"{directory}: {chosen.name}; dev WER: " + ", ".join(f"{c.name} {c.wer:.2f} %" for c in candidates))
 
 
-def _dev_wer(module: CtcTraining, data: AsrData, trainer: Trainer, weights: dict[str, torch.Tensor]) -> float:
+def _dev_wer(module: CtcTraining, data: AsrData, weights: dict[str, torch.Tensor]) -> float:
+    trainer = module.trainer
     module.load_state_dict(weights)
     judge = Trainer(
-        accelerator=trainer.accelerator,  # type: ignore[arg-type]
+        accelerator="gpu" if trainer.strategy.root_device.type == "cuda" else "cpu",
         devices=1,
         precision=trainer.precision,
+        limit_val_batches=trainer.limit_val_batches,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -153,23 +182,31 @@ def _dev_wer(module: CtcTraining, data: AsrData, trainer: Trainer, weights: dict
     return judge.validate(module, datamodule=data, verbose=False)[0]["dev_wer"]
 
 
+def _find(trainer: Trainer, kind: type[C]) -> C:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+
+
 def _on_gpu(accelerator: Any) -> bool:
     return torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
 
 
 def _one_line(message: str, keys: list[str]) -> str:
-    """jsonargparse's message without its layout, with the nearest known key where one was misspelt."""
+    """jsonargparse's message without its layout; for a misspelt key, that key and the nearest known one."""
     line = " ".join(message.split())
-    unknown = re.search(r"[Kk]ey '([\w.]+)' is not expected|Unrecognized arguments: --([\w.]+)", line)
-    if not unknown:
-        return line
-    key = unknown[1] or unknown[2]
-    near = difflib.get_close_matches(key, keys, n=1)
-    return f"{key}: no such key in the config" + (f"; did you mean {near[0]}?" if near else "")
+    for pattern, name in MISSPELT:
+        found = re.search(pattern, line)
+        if found:
+            key = name.format(*found.groups())
+            near = difflib.get_close_matches(key, keys, n=1)
+            return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
+    return line
 
 
 def _quieten() -> None:
     """Silence what Lightning says on every run that calls for nothing to be done."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
     for text in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*"):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", ".*The number of training batches.*")

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
@@ -27,7 +26,7 @@ from asr.frontend import FrontEndConfig, LogMel
 from asr.model import CtcModel, ModelConfig
 from asr.ops import Backend
 from asr.text import Tokenizer
-from asr.training.schedule import Optimiser, Schedule, adamw
+from asr.training.schedule import Optimiser, adamw, schedule
 
 STATISTICS_UTTERANCES = 200
 
@@ -50,7 +49,7 @@ class CtcTraining(LightningModule):
         optimiser: AdamW and its schedule.
         spec_augment: masks on the features while training.
         backend: of the MGU recurrence.
-        init_from: a bundle to start from, weights and feature statistics; its sizes and tokenizer must be the same.
+        init_from: a bundle to start from, weights and feature statistics, of the same sizes and tokenizer.
         seed: of dropout and SpecAugment.
     """
 
@@ -96,7 +95,7 @@ class CtcTraining(LightningModule):
 
     def loss(self, log_probs: Tensor, frames: Tensor, batch: Batch) -> Tensor:
         """CTC loss summed over the batch, in nats."""
-        # zero_infinity stays off: the data module has dropped what cannot be aligned, anything else should be seen
+        # no zero_infinity: the data module has dropped what cannot be aligned, anything else should be seen
         return ctc_loss(
             log_probs.transpose(0, 1),
             batch.tokens,
@@ -107,7 +106,7 @@ class CtcTraining(LightningModule):
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # every batch has its own seed, so that a resumed training draws the masks and the dropout it would have
+        # every batch has its own seed, so that a resumed training draws the masks and dropout it would have
         seed = zlib.crc32(f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}".encode())
         torch.manual_seed(seed)
         self.generator.manual_seed(seed)
@@ -148,15 +147,16 @@ class CtcTraining(LightningModule):
         if not self.model.frontend.has_statistics:
             audio = self.trainer.datamodule.sample_audio(STATISTICS_UTTERANCES)  # type: ignore[attr-defined]
             self.model.frontend.set_statistics(*measure_statistics(self.model.frontend, audio))
-        rank_zero_info(self.model.describe())
+        self.print(self.model.describe())
 
     def configure_optimizers(self) -> Any:
-        optimiser = adamw(self.parameters(), self.optimiser)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, Schedule(self.optimiser, self._steps()))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # Lightning refuses to clip the gradients of a fused optimiser in mixed precision
+        optimiser = adamw(self.parameters(), self.optimiser, fused="mixed" not in str(self.trainer.precision))
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(self.optimiser, self._steps()))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def _steps(self) -> int:
-        """Optimiser steps of the whole training: a function of the config, so that resuming changes nothing."""
+        """Optimiser steps of the whole training, a function of the config: resuming changes nothing."""
         trainer = self.trainer
         if self.optimiser.decay != "cosine":
             return 0
@@ -190,7 +190,8 @@ def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:
             whole = samples[: len(samples) // frontend.config.hop * frontend.config.hop]
             features, _ = frontend.log_mel(whole[None].to(device), frontend.initial_state(1))
             frames = features[0].double()
-            count, total, squares = count + len(frames), total + frames.sum(0), squares + frames.square().sum(0)
+            count += len(frames)
+            total, squares = total + frames.sum(0), squares + frames.square().sum(0)
     mean = total / count
     return mean.float(), (squares / count - mean.square()).clamp(min=1e-4).sqrt().float()
 
@@ -198,7 +199,8 @@ def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:
 def _identity(model: CtcModel, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a checkpoint or bundle must share with the config that goes on from it."""
     config = asdict(model.config)
-    sizes = {f"model.{part}.{key}": value for part in ("encoder", "frontend") for key, value in config[part].items()}
+    parts = ("encoder", "frontend")
+    sizes = {f"model.{part}.{key}": value for part in parts for key, value in config[part].items()}
     sizes.pop("model.encoder.dropout")
     return {
         "vocabulary": tokenizer.vocabulary,

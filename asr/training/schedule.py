@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +16,8 @@ class Optimiser:
     """AdamW with a linear warm-up.
 
     rate: the highest learning rate, reached after `warmup` steps. decay: from there a half cosine down to
-    `floor` * rate at step `steps`, or the inverse square root of the step. steps: null takes trainer.max_steps, or
-    trainer.max_epochs times the batches of an epoch. weight_decay: on matrices alone, not on biases and gains.
+    `floor` * rate at step `steps`, or the inverse square root of the step. steps: null takes
+    trainer.max_steps, or trainer.max_epochs times the batches of an epoch. weight_decay: on matrices alone.
     """
 
     rate: float = 2e-3
@@ -29,26 +29,24 @@ class Optimiser:
     betas: tuple[float, float] = (0.9, 0.98)
 
 
-class Schedule:
-    """Step -> factor on the highest rate."""
+def schedule(config: Optimiser, steps: int) -> Callable[[int], float]:
+    """Step -> factor on the highest rate, for a training of `steps` steps."""
 
-    def __init__(self, config: Optimiser, steps: int) -> None:
-        self.config, self.steps = config, steps
+    def factor(step: int) -> float:
+        if step < config.warmup:
+            return (step + 1) / (config.warmup + 1)
+        if config.decay == "inverse_sqrt":
+            return math.sqrt((config.warmup + 1) / (step + 1))
+        done = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
+        return config.floor + (1 - config.floor) * (1 + math.cos(math.pi * done)) / 2
 
-    def __call__(self, step: int) -> float:
-        warmup = self.config.warmup
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if self.config.decay == "inverse_sqrt":
-            return math.sqrt((warmup + 1) / (step + 1))
-        done = min(1.0, (step - warmup) / max(1, self.steps - warmup))
-        return self.config.floor + (1 - self.config.floor) * (1 + math.cos(math.pi * done)) / 2
+    return factor
 
 
-def adamw(parameters: Iterable[nn.Parameter], config: Optimiser) -> torch.optim.AdamW:
+def adamw(parameters: Iterable[nn.Parameter], config: Optimiser, fused: bool = True) -> torch.optim.AdamW:
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.rate, betas=config.betas, fused=True)
+    return torch.optim.AdamW(groups, lr=config.rate, betas=config.betas, fused=fused)

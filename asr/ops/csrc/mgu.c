@@ -28,7 +28,6 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 #define EXPORT __attribute__((visibility("default")))
-#define PREFETCH 1024 /* bytes ahead in a panel */
 #define MAX_THREADS 64
 #define SPINS 2000 /* looks at a barrier before the processor is offered to others */
 
@@ -44,7 +43,8 @@ typedef struct {
 
 typedef struct {
     int64_t B, T, H, stride, panel_size; /* stride of a row of scratch, floats in a panel */
-    const float *packed, *bias_hn;       /* bias_hn padded with zeros, or NULL */
+    const float *weight, *packed;        /* (2H, H); its panels, or NULL */
+    const float *bias_hn;                /* padded with zeros, or NULL */
     float *scratch[2];                   /* (B, stride): the states before and after a step */
     float *gates;                        /* (B, T, 2H): projection in; f and n out when keep is set */
     float *product, *outputs;            /* (B, T, H): W_n h + b_hn, or NULL; the states */
@@ -159,8 +159,9 @@ static void pack_forward(const float *weight, float *packed, int64_t H, int64_t 
         const float *rows = weight + (half * H + first) * H;
         for (int64_t k0 = 0; k0 < H; k0 += 16) { /* a block that stays in cache: it is a transposition */
             const int64_t k1 = k0 + 16 < H ? k0 + 16 : H;
-            for (int64_t lane = 0; lane < count; lane++)
-                for (int64_t k = k0; k < k1; k++) packed[(2 * k + half) * lanes + lane] = rows[lane * H + k];
+            for (int64_t k = k0; k < k1; k++)
+                for (int64_t lane = 0; lane < count; lane++)
+                    packed[(2 * k + half) * lanes + lane] = rows[lane * H + k];
         }
     }
 }
@@ -194,7 +195,7 @@ static void work(Team *team, int thread, int threads)
     const Kernels *kernels = team->kernels;
     const Forward *forward = team->forward;
     const Backward *backward = team->backward;
-    for (int64_t panel = thread; panel < team->panels; panel += threads) {
+    for (int64_t panel = thread; team->packed && panel < team->panels; panel += threads) {
         if (forward)
             pack_forward(team->weight, team->packed + panel * forward->panel_size, forward->H, kernels->lanes, panel);
         else
@@ -284,13 +285,16 @@ EXPORT int mgu_forward(const float *weight, const float *bias_hn, const float *h
     const Kernels *kernels = &KERNELS[kind];
     const int64_t padded = round_up(H, kernels->lanes);
     Forward job = {.B = B, .T = T, .H = H, .gates = gates, .product = product, .outputs = outputs, .keep = keep};
+    job.weight = weight;
     job.stride = padded + 16; /* not a power of two: rows would compete for the same lines of the cache */
     job.panel_size = 2 * kernels->lanes * H;
     Team team = {.kernels = kernels, .forward = &job, .weight = weight, .rows = B, .panels = padded / kernels->lanes};
-    float *memory = allocate(team.panels * job.panel_size + 2 * B * job.stride + padded);
+    /* Packing costs as much as 10 to 30 steps of one row, measured at H 256 to 512. */
+    const int64_t packed = B * T <= (B == 1 ? 32 : 16) ? 0 : team.panels * job.panel_size;
+    float *memory = allocate(packed + 2 * B * job.stride + padded);
     if (!memory) return 1;
-    job.packed = team.packed = memory;
-    job.scratch[0] = memory + team.panels * job.panel_size;
+    if (packed) job.packed = team.packed = memory;
+    job.scratch[0] = memory + packed;
     job.scratch[1] = job.scratch[0] + B * job.stride;
     if (bias_hn)
         job.bias_hn = memcpy(job.scratch[1] + B * job.stride, bias_hn, sizeof(float) * (size_t)H);

@@ -1,0 +1,104 @@
+/* Drives csrc/mgu.c under the sanitizers: every instruction set, odd sizes, one to three threads, on allocations of
+ * exactly the size that the interface promises. Compares with the plain loop, and gradients with finite differences.
+ * Compiled with mgu.c itself as its include; exit status 0 when all is well. */
+
+#include "mgu.c"
+
+#include <math.h>
+#include <stdio.h>
+
+static uint64_t seed = 1;
+
+static float uniform(void)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(seed >> 32) / 2147483648.0f;
+}
+
+static float *fill(int64_t count, float scale)
+{
+    float *array = malloc(sizeof(float) * (size_t)(count ? count : 1));
+    for (int64_t i = 0; i < count; i++) array[i] = scale * uniform();
+    return array;
+}
+
+static float *copy(const float *from, int64_t count)
+{
+    return memcpy(malloc(sizeof(float) * (size_t)(count ? count : 1)), from, sizeof(float) * (size_t)count);
+}
+
+/* The specification: outputs and sum over them weighted by `by`, and of the last state by `by_final`. */
+static double plain(const float *weight, const float *bias_hn, const float *hidden, const float *projection,
+                    const float *by, const float *by_final, float *outputs, int64_t B, int64_t T, int64_t H)
+{
+    double loss = 0, *h = malloc(sizeof(double) * (size_t)(2 * H));
+    for (int64_t b = 0; b < B; b++) {
+        for (int64_t j = 0; j < H; j++) h[j] = hidden[b * H + j];
+        for (int64_t t = 0; t < T; t++) {
+            const float *step = projection + (b * T + t) * 2 * H;
+            for (int64_t j = 0; j < H; j++) {
+                double f = step[j], n = bias_hn ? bias_hn[j] : 0;
+                for (int64_t k = 0; k < H; k++) f += weight[j * H + k] * h[k], n += weight[(H + j) * H + k] * h[k];
+                f = 1 / (1 + exp(-f));
+                n = tanh(step[H + j] + (bias_hn ? f * n : n));
+                h[H + j] = (1 - f) * n + f * h[j];
+                outputs[(b * T + t) * H + j] = (float)h[H + j];
+                loss += h[H + j] * by[(b * T + t) * H + j];
+            }
+            memcpy(h, h + H, sizeof(double) * (size_t)H);
+        }
+        for (int64_t j = 0; j < H; j++) loss += h[j] * by_final[b * H + j];
+    }
+    free(h);
+    return loss;
+}
+
+static int check(int64_t B, int64_t T, int64_t H, int reset_gate, int threads, int kind)
+{
+    float *weight = fill(2 * H * H, 2 / sqrtf((float)H)), *bias_hn = reset_gate ? fill(H, 1) : NULL;
+    float *hidden = fill(B * H, 1), *projection = fill(B * T * 2 * H, 2), *gates = copy(projection, B * T * 2 * H);
+    float *product = reset_gate ? fill(B * T * H, 0) : NULL, *outputs = fill(B * T * H, 0);
+    float *by = fill(B * T * H, 1), *by_final = fill(B * H, 1), *expected = fill(B * T * H, 0);
+    float *grad_projection = fill(B * T * 2 * H, 0), *grad_product = reset_gate ? fill(B * T * H, 0) : NULL;
+    float *grad_hidden = fill(B * H, 0);
+    int bad = mgu_forward(weight, bias_hn, hidden, gates, product, outputs, B, T, H, 1, threads, kind);
+    bad |= mgu_backward(weight, hidden, gates, product, outputs, by, by_final, grad_projection, grad_product,
+                        grad_hidden, B, T, H, threads, kind);
+    plain(weight, bias_hn, hidden, projection, by, by_final, expected, B, T, H);
+    for (int64_t i = 0; i < B * T * H; i++) bad |= !(fabsf(outputs[i] - expected[i]) < 1e-4f);
+    for (int probe = 0; probe < 6 && B > 0; probe++) { /* a few single values moved both ways */
+        const int of_projection = probe < 3 && T;
+        float *values = of_projection ? projection : hidden;
+        const float *gradient = of_projection ? grad_projection : grad_hidden;
+        const int64_t at = (int64_t)((seed >> 33) % (uint64_t)(of_projection ? B * T * 2 * H : B * H));
+        const float kept = values[at], by_how_much = 1.0f / 1024;
+        values[at] = kept + by_how_much;
+        const double above = plain(weight, bias_hn, hidden, projection, by, by_final, expected, B, T, H);
+        values[at] = kept - by_how_much;
+        const double below = plain(weight, bias_hn, hidden, projection, by, by_final, expected, B, T, H);
+        values[at] = kept;
+        const double slope = (above - below) / (2 * by_how_much);
+        bad |= !(fabs(slope - gradient[at]) < 1e-3 * (1 + fabs(slope)));
+        uniform();
+    }
+    if (bad)
+        printf("B %d T %d H %d reset gate %d threads %d kind %d: wrong\n", (int)B, (int)T, (int)H, reset_gate,
+               threads, kind);
+    float *all[] = {weight,  bias_hn,  hidden,          projection,   gates,      product, outputs, by, by_final,
+                    expected, grad_projection, grad_product, grad_hidden};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
+    return bad;
+}
+
+int main(void)
+{
+    static const int64_t sizes[][3] = {{1, 1, 1},   {3, 4, 5},   {2, 3, 16},  {1, 30, 130}, {2, 8, 160}, {9, 12, 130},
+                                       {26, 5, 40}, {13, 20, 65}, {4, 0, 5}, {0, 3, 5},    {5, 2, 33}};
+    int bad = 0;
+    for (int kind = 0; kind <= mgu_best(); kind++)
+        for (int threads = 1; threads <= 3; threads++)
+            for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+                for (int reset_gate = 0; reset_gate < 2; reset_gate++)
+                    bad |= check(sizes[i][0], sizes[i][1], sizes[i][2], reset_gate, threads, kind);
+    return bad;
+}

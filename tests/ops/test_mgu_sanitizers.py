@@ -1,0 +1,43 @@
+"""The C operator under the address, undefined-behaviour and thread sanitizers, by a small driver in C."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from asr.ops import build
+
+DRIVER = Path(__file__).with_name("mgu_driver.c")
+# The thread sanitizer cannot see into libgomp, so it gets the threads that compilers without OpenMP get.
+CHECKS = {
+    "address": ["-fopenmp", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-DMGU_PTHREADS", "-pthread", "-fsanitize=thread"],
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_operator_is_clean_and_right_under_sanitizers(check: str, tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    program = tmp_path / "driver"
+    flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi"]
+    command = [
+        compiler,
+        *flags,
+        *CHECKS[check],
+        f"-I{build.SOURCE.parent}",
+        str(DRIVER),
+        "-lm",
+        "-o",
+        str(program),
+    ]
+    made = subprocess.run(command, capture_output=True, text=True)
+    if "cannot find" in made.stderr or "unsupported option" in made.stderr:
+        pytest.skip(f"this compiler has no {check} sanitizer")
+    assert made.returncode == 0, made.stderr
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    ran = subprocess.run([program], capture_output=True, text=True, timeout=300, env=environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -1,0 +1,158 @@
+"""The command as its users call it: every bad file is one clear line, and nothing of the others is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from asr.bundle import load_bundle
+from asr.cli import dispatch
+from asr.streaming import StreamingRecognizer
+
+
+
+@pytest.fixture
+def recording(tmp_path: Path, audio: NDArray[np.float32]) -> Path:
+    path = tmp_path / "good.wav"
+    soundfile.write(path, audio, 16000)
+    return path
+
+
+def expected(bundle: Path, path: Path) -> str:
+    recognizer = StreamingRecognizer(*load_bundle(bundle))
+    recognizer.accept(soundfile.read(path, dtype="float32")[0])
+    return recognizer.finish().text
+
+
+def run(bundle: Path, *arguments: object) -> int:
+    return dispatch(["transcribe", "--model", str(bundle), *map(str, arguments)])
+
+
+def test_a_file_gives_the_words_of_its_stream(
+    bundle: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle, recording) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == expected(bundle, recording) != ""
+    assert "algorithmic latency 160 ms" in err
+
+
+def test_partials_as_lines_grow_into_the_text(
+    bundle: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle, "--partials", "lines", "--chunk", 100, recording) == 0
+    out, err = capsys.readouterr()
+    partials = [line for line in err.splitlines() if " s  " in line]
+    assert len(partials) > 3
+    assert any("[" in line for line in partials)  # tentative text stands in brackets
+    assert out.strip() == expected(bundle, recording)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("text", "txt"), ("json", "json"), ("srt", "srt"), ("vtt", "vtt")])
+def test_each_format_is_written_to_its_file(bundle: Path, recording: Path, tmp_path: Path, name: str, suffix: str) -> None:
+    assert run(bundle, "--format", name, "--output-dir", tmp_path / "out", recording) == 0
+    text = (tmp_path / "out" / f"good.{suffix}").read_text()
+    assert expected(bundle, recording).split()[0] in text
+    if name == "json":
+        assert json.loads(text)["text"] == expected(bundle, recording)
+
+
+def broken_files(folder: Path, audio: NDArray[np.float32]) -> dict[str, Path]:
+    def path(name: str) -> Path:
+        return folder / name
+
+    path("empty.wav").write_bytes(b"")
+    path("prose.wav").write_text("this is no audio at all, but a few words in a file with a wrong name")
+    soundfile.write(path("silent.wav"), np.zeros(16000), 16000)
+    holes = audio.copy()
+    holes[20000] = np.nan
+    soundfile.write(path("nan.wav"), holes, 16000, subtype="FLOAT")
+    whole = io.BytesIO()
+    soundfile.write(whole, np.tile(audio, 4), 16000, format="WAV")
+    path("truncated.wav").write_bytes(whole.getvalue()[:100000])
+    names = ["missing", "empty", "prose", "silent", "nan", "truncated"]
+    return {name: path(f"{name}.wav") for name in names}
+
+
+def test_every_bad_file_is_one_line_and_the_others_are_done(
+    bundle: Path, recording: Path, audio: NDArray[np.float32], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = broken_files(recording.parent, audio)
+    assert run(bundle, *bad.values(), recording) == 1
+    out, err = capsys.readouterr()
+    assert f"{recording}\t{expected(bundle, recording)}" in out.splitlines()
+    for path in bad.values():
+        assert len([line for line in err.splitlines() if line.startswith(f"asr: error: {path}")]) == 1, path
+    assert f"{len(bad)} of {len(bad) + 1} files failed" in err
+    assert "Traceback" not in err
+
+
+def test_what_was_heard_before_the_damage_is_kept(
+    bundle: Path, recording: Path, audio: NDArray[np.float32], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = broken_files(recording.parent, audio)["nan"]
+    assert run(bundle, path) == 1
+    heard = capsys.readouterr().out.strip()
+    assert heard and expected(bundle, recording).startswith(heard[:10])
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(4000, 1), (8000, 2), (44100, 8), (192000, 1)])
+def test_any_rate_and_channel_count_is_heard(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: int, channels: int
+) -> None:
+    tone = np.sin(2 * np.pi * 300 * np.arange(rate * 2) / rate) * 0.3
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, np.repeat(tone[:, None], channels, 1), rate)
+    assert run(bundle, path) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{path}: ")]
+    assert len(notes) == (rate < 8000) + (rate > 96000) + (channels > 2)
+
+
+def test_two_files_of_one_name_do_not_overwrite_each_other(bundle: Path, recording: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run(bundle, "--output-dir", tmp_path, recording, tmp_path / "elsewhere" / recording.name)
+
+
+def test_standard_input_is_heard_as_a_file_is(bundle: Path, recording: Path) -> None:
+    command = [sys.executable, "-m", "asr", "transcribe", "--model", str(bundle), "-"]
+    done = subprocess.run(command, input=recording.read_bytes(), capture_output=True, check=True)
+    assert done.stdout.decode().strip() == expected(bundle, recording)
+
+
+def test_transcribing_loads_nothing_of_training() -> None:
+    code = "import sys, asr.transcribe; print([m for m in ('lightning', 'lhotse', 'jiwer') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_hour_at_once_keeps_the_resident_size_flat(bundle: Path) -> None:
+    """An hour of audio from a generator: what is resident after it is what was after the first minutes."""
+    code = f"""
+import numpy as np, resource, torch
+from asr.bundle import load_bundle
+from asr.streaming import StreamingRecognizer
+from tests.conftest import signal
+torch.set_num_threads(1)
+recognizer = StreamingRecognizer(*load_bundle({str(bundle)!r}))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+second = signal(1.0, 1)
+for elapsed in range(3600):
+    transcript = recognizer.accept(second)
+    if elapsed == 300:
+        before = peak()
+print(peak() - before, len(transcript.words))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    growth, words = done.stdout.split()
+    assert int(words) > 1000  # the transcript itself is what may grow
+    assert float(growth) < 16  # MiB
+
+

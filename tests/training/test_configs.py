@@ -1,0 +1,46 @@
+"""Every config that is shipped trains and streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asr.bundle import load_bundle
+from asr.cli import dispatch
+from asr.streaming import StreamingRecognizer
+from asr.text import train_tokenizer
+from tests.conftest import signal
+from tests.training.conftest import WORDS
+
+CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds_trains_a_step_and_streams_a_chunk(config: Path, corpus: Path, tmp_path: Path) -> None:
+    # a token a word, so that frames of 80 ms are enough
+    train_tokenizer([" ".join(WORDS)] * 20, tmp_path / "tokenizer.model", 16, "bpe")
+    overrides = {
+        "model.tokenizer": tmp_path / "tokenizer.model",
+        "data.train": f"[{corpus}/train.jsonl.gz]",
+        "data.dev": f"[{corpus}/dev.jsonl.gz]",
+        "data.max_duration": 4,
+        "data.workers": 0,
+        "trainer.default_root_dir": tmp_path,
+        "trainer.accelerator": "cpu",
+        "trainer.max_steps": 1,
+        "trainer.limit_train_batches": 1,
+        "trainer.limit_val_batches": 1,
+        "trainer.check_val_every_n_epoch": 1,
+        "trainer.enable_progress_bar": False,
+    }
+    assert dispatch(["train", "--config", str(config), *(f"--{key}={value}" for key, value in overrides.items())]) == 0
+    model, tokenizer = load_bundle(tmp_path / "bundle")
+    assert model.latency_ms <= 320  # the promise of every shipped config
+    recognizer = StreamingRecognizer(model, tokenizer)
+    recognizer.accept(signal(0.4, 1))
+    assert recognizer.finish().tentative == ""
+
+
+def test_the_configs_asked_for_are_there() -> None:
+    assert {"demo", "train-clean-5", "train-clean-100", "librispeech-960"} <= {path.stem for path in CONFIGS}
