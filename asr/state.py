@@ -37,3 +37,14 @@ def gather(state: State, streams: Sequence[int]) -> State:
 def scatter(state: State, streams: Sequence[int], part: State) -> State:
     """A copy of `state` in which the given rows are those of `part`: the inverse of `gather`."""
     return map_state(lambda leaf, new: leaf.index_copy(0, torch.tensor(streams, device=leaf.device), new), state, part)
+
+
+def leaves(state: Any) -> list[Tensor]:
+    """The tensors of a state in order, for what stores tensors and knows no NamedTuple."""
+    return [state] if isinstance(state, Tensor) else [leaf for child in state for leaf in leaves(child)]
+
+
+def with_leaves(state: State, tensors: Sequence[Tensor]) -> State:
+    """The structure of `state` with other tensors: the inverse of `leaves`."""
+    rest = iter(tensors)
+    return map_state(lambda _: next(rest), state)

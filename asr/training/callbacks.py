@@ -53,7 +53,7 @@ class SaveLast(Checkpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # a training that stops was saved before: Lightning counts steps wrongly after a validation out of turn
+        # what stops was saved before: Lightning would count one step wrongly after a validation out of turn
         stopping = trainer.should_stop and self._saved == trainer.global_step
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not stopping:
             self._save(trainer)

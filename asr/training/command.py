@@ -102,6 +102,18 @@ class TrainCli(LightningCLI):
 
 def main(argv: list[str] | None = None) -> int:
     """Train as the config says. Exit status 0, also where Ctrl-C or trainer.max_time ended it."""
+    cli = build(argv)
+    keep_freed_memory()
+    module, data, trainer = cli.model, cli.datamodule, cli.trainer
+    checkpoint = _resume_from(cli.config["ckpt_path"], Path(trainer.default_root_dir))
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    if trainer.is_global_zero:
+        _write_bundle(trainer, module, data)
+    return 0
+
+
+def build(argv: list[str] | None = None) -> TrainCli:
+    """Module, data and trainer as config and flags say; raises UserError naming the key that is wrong."""
     _quieten()
     cli = TrainCli(
         CtcTraining,
@@ -123,15 +135,9 @@ def main(argv: list[str] | None = None) -> int:
             "enable_model_summary": False,
         },
     )
-    module, data, trainer = cli.model, cli.datamodule, cli.trainer
-    keep_freed_memory()
-    model = module.model
-    data.connect(module.tokenizer, model.config.frontend.rate, model.frame_samples)
-    checkpoint = _resume_from(cli.config["ckpt_path"], Path(trainer.default_root_dir))
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-    if trainer.is_global_zero:
-        _write_bundle(trainer, module, data)
-    return 0
+    model = cli.model.model
+    cli.datamodule.connect(cli.model.tokenizer, model.config.frontend.rate, model.frame_samples)
+    return cli
 
 
 def _resume_from(ckpt_path: str | None, root: Path) -> str | None:
@@ -210,5 +216,6 @@ def _quieten() -> None:
     for text in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*"):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", ".*The number of training batches.*")
+    warnings.filterwarnings("ignore", ".*Mismatch dtype between input and weight.*")  # RMSNorm under autocast
     warnings.filterwarnings("ignore", ".*eagerly read CutSet.*")
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -20,11 +20,12 @@ from torch.nn.functional import ctc_loss
 from asr.bundle import load_bundle
 from asr.data.augment import SpecAugment, spec_augment
 from asr.data.dataset import Batch
-from asr.encoder import EncoderConfig
+from asr.encoder import EncoderConfig, EncoderState
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig, LogMel
 from asr.model import CtcModel, ModelConfig
 from asr.ops import Backend
+from asr.state import leaves, map_state, with_leaves
 from asr.text import Tokenizer
 from asr.training.schedule import Optimiser, adamw, schedule
 
@@ -49,7 +50,10 @@ class CtcTraining(LightningModule):
         optimiser: AdamW and its schedule.
         spec_augment: masks on the features while training.
         backend: of the MGU recurrence.
-        init_from: a bundle to start from, weights and feature statistics, of the same sizes and tokenizer.
+        init_from: a bundle to start from, its weights and feature statistics; sizes and tokenizer must agree.
+        carried: share of training utterances that begin in the state in which another one ended, as words of
+            a long stream do. Without it the first token of an utterance is learnt as a guess at frame 0, which
+            the zero state makes easy to find, and streams that go on are something the model has never met.
         seed: of dropout and SpecAugment.
     """
 
@@ -62,13 +66,16 @@ class CtcTraining(LightningModule):
         spec_augment: SpecAugment = SpecAugment(),  # noqa: B008
         backend: Backend = "auto",
         init_from: Path | None = None,
+        carried: float = 0.5,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.tokenizer = Tokenizer.load(tokenizer)
         self.model = CtcModel(ModelConfig(self.tokenizer.vocabulary, frontend, encoder), backend)
         self.optimiser, self.masks, self.seed = optimiser, spec_augment, seed
+        self.carried = carried
         self.generator = torch.Generator()
+        self._ended: EncoderState | None = None  # where the utterances of the last training batch ended
         self._errors: list[Errors] = []
         if init_from is not None:
             self._start_from(init_from)
@@ -80,18 +87,35 @@ class CtcTraining(LightningModule):
 
     # The forward path of training: CtcModel.offline with masks between front-end and encoder
 
-    def log_probs(self, batch: Batch, masked: bool) -> tuple[Tensor, Tensor]:
+    def log_probs(self, batch: Batch, training: bool) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B, T, V) in float32 and frames (B,)."""
         audio = self.model.pad_for_lookahead(batch.audio)
         state = self.model.initial_state(audio.size(0))
         with torch.autocast(audio.device.type, enabled=False):
             features, _ = self.model.frontend(audio, state.frontend)
-        if masked:
+        start = state.encoder
+        if training:
             lengths = batch.lengths // self.model.config.frontend.hop
             features = spec_augment(features, lengths, self.masks, self.generator)
-        encoded, _ = self.model.encoder(features, state.encoder)
+            start = self._carry(start)
+        encoded, ended = self.model.encoder(features, start)
+        if training:
+            self._ended = map_state(lambda leaf: leaf.detach().float(), ended)
         logits = self.model.head(self.model.drop_lookahead(encoded))
         return logits.float().log_softmax(-1), self.model.frames(batch.lengths)
+
+    def _carry(self, zeros: EncoderState) -> EncoderState:
+        """The zero state (B, ...), with a random share of its rows replaced by rows of the last batch's end."""
+        if self._ended is None:
+            return zeros
+        others, batch = len(leaves(self._ended)[0]), len(leaves(zeros)[0])
+        rows = torch.randint(others, (batch,), generator=self.generator).to(self.device)
+        kept = (torch.rand(batch, generator=self.generator) < self.carried).to(self.device)
+
+        def choose(zero: Tensor, ended: Tensor) -> Tensor:
+            return torch.where(kept.view(-1, *[1] * (zero.dim() - 1)), ended[rows], zero)
+
+        return map_state(choose, zeros, self._ended)
 
     def loss(self, log_probs: Tensor, frames: Tensor, batch: Batch) -> Tensor:
         """CTC loss summed over the batch, in nats."""
@@ -112,14 +136,16 @@ class CtcTraining(LightningModule):
         self.generator.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(*self.log_probs(batch, masked=True), batch) / batch.token_lengths.sum().clamp(min=1)
+        loss = self.loss(*self.log_probs(batch, training=True), batch) / batch.token_lengths.sum().clamp(
+            min=1
+        )
         self.log("loss", loss, prog_bar=True)  # nats a token
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         from jiwer import process_words  # a second of import that only validation needs
 
-        log_probs, frames = self.log_probs(batch, masked=False)
+        log_probs, frames = self.log_probs(batch, training=False)
         loss = self.loss(log_probs, frames, batch)
         found = process_words(list(batch.texts), self.greedy(log_probs, frames))
         edits = found.substitutions + found.insertions + found.deletions
@@ -176,9 +202,12 @@ class CtcTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["identity"] = _identity(self.model, self.tokenizer)
+        checkpoint["ended"] = leaves(self._ended) if self._ended else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         _check_same("the checkpoint", checkpoint.get("identity", {}), _identity(self.model, self.tokenizer))
+        if checkpoint.get("ended"):
+            self._ended = with_leaves(self.model.initial_state(1).encoder, checkpoint["ended"])
 
 
 def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:
