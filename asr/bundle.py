@@ -1,4 +1,4 @@
-"""A model on disk: a directory with config.yaml, model.safetensors and tokenizer.model. Nothing is unpickled."""
+"""A model on disk: a directory of config.yaml, model.safetensors, tokenizer.model. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def save_bundle(directory: str | Path, model: CtcModel, tokenizer: Tokenizer) ->
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / f"{WEIGHTS}.partial")
-    text = yaml.safe_dump(_plain(asdict(model.config)), sort_keys=False)  # type: ignore[call-overload]
+    text = yaml.safe_dump(_plain(asdict(model.config)), sort_keys=False)
     (directory / f"{CONFIG}.partial").write_text(text, encoding="utf-8")
     tokenizer.save(directory / f"{TOKENIZER}.partial")
     for name in (WEIGHTS, CONFIG, TOKENIZER):
@@ -36,16 +36,18 @@ def save_bundle(directory: str | Path, model: CtcModel, tokenizer: Tokenizer) ->
 
 
 def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> tuple[CtcModel, Tokenizer]:
-    """The model, in evaluation mode on the CPU, and its tokenizer; a UserError names the file that is wrong."""
+    """The model, in evaluation mode on the CPU, and its tokenizer; UserError names the file that is wrong."""
     directory = Path(directory)
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (directory / name).is_file():
-            raise UserError(f"{directory}: not a model bundle, {name} is missing; give the directory that training wrote")
+            raise UserError(
+                f"{directory}: not a model bundle, {name} is missing; give the directory that training wrote"
+            )
     config = _load_config(directory / CONFIG)
     tokenizer = Tokenizer.load(directory / TOKENIZER)
     if tokenizer.vocabulary != config.vocabulary:
         raise UserError(
-            f"{directory}: the model has {config.vocabulary} tokens but {TOKENIZER} has {tokenizer.vocabulary};"
+            f"{directory}: the model has {config.vocabulary} tokens, {TOKENIZER} has {tokenizer.vocabulary};"
             " put back the tokenizer that it was trained with"
         )
     model = CtcModel(config, backend)
@@ -53,7 +55,9 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> tuple[C
         model.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{directory / WEIGHTS}: does not hold the weights of {CONFIG} ({reason}); copy it again") from error
+        raise UserError(
+            f"{directory / WEIGHTS}: does not hold the weights of {CONFIG} ({reason}); copy it again"
+        ) from error
     return model.eval(), tokenizer
 
 

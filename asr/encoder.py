@@ -1,12 +1,13 @@
 """The encoder: gated strided convolutions, then residual blocks of minimal gated units with lookahead.
 
-B batch, T time, M mel bands, C channels, H hidden units. Every layer takes its carried left context, computes,
-and returns the new one: offline is one long chunk from the zero state. Lookahead is a delay: a layer that
-sees r frames ahead puts out, at step t, what belongs to frame t - r.
+B batch, T time, M mel bands, C channels, H hidden units. Every layer takes its carried left context,
+computes, and returns the new one: offline is one long chunk from the zero state. Lookahead is a delay: a layer
+that sees r frames ahead puts out, at step t, what belongs to frame t - r.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -65,8 +66,8 @@ class GatedConvolution(nn.Module):
 
 
 class Lookahead(nn.Module):
-    """y[t - r] = x[t - r] + sum_j w[j] * x[t - r + j], j = 1..r: a delay of r frames in which each channel takes
-    from its own future (the temporal context of mGRUIP-Ctx, arXiv 1805.07024, as a depthwise convolution)."""
+    """y[t - r] = x[t - r] + sum_j w[j] * x[t - r + j], j = 1..r: a delay of r frames, in which each channel
+    takes from its own future (the context of mGRUIP-Ctx, arXiv 1805.07024, as a depthwise convolution)."""
 
     def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
@@ -113,18 +114,23 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Features (B, T, M) -> (B, T / subsampling, width), delayed by `lookahead` output frames."""
 
+    convolutions: Sequence[GatedConvolution]
+    blocks: Sequence[Block]
+
     def __init__(self, config: EncoderConfig, mels: int, backend: ops.Backend = "auto") -> None:
         super().__init__()
         self.config = config
         self.subsampling = 2 ** len(config.channels)
         self.lookahead = sum(config.lookahead)
         inputs = [mels, *config.channels[:-1]]
-        self.convolutions = nn.ModuleList(
+        self.convolutions = nn.ModuleList(  # type: ignore[assignment]
             GatedConvolution(size, channels, config.kernel, config.gate)
             for size, channels in zip(inputs, config.channels, strict=True)
         )
         self.input = nn.Linear(config.channels[-1], config.width)
-        self.blocks = nn.ModuleList(Block(config, frames, backend) for frames in config.lookahead)
+        self.blocks = nn.ModuleList(  # type: ignore[assignment]
+            Block(config, frames, backend) for frames in config.lookahead
+        )
         self.norm = nn.RMSNorm(config.width)
 
     def initial_state(self, batch_size: int) -> EncoderState:

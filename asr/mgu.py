@@ -21,11 +21,13 @@ class MGU(nn.Module):
         n  = tanh(W_in x + b_in + W_hn h)                   reset_gate=False (no b_hn)
         h' = (1 - f) * n + f * h
 
-    f keeps the old state. Source: Zhou et al. 2016 (arXiv 1603.09420), in the form of flax.linen.MGUCell, which
-    gates after the recurrent product and so needs one product a step.
+    f keeps the old state. Source: Zhou et al. 2016 (arXiv 1603.09420), in the form of flax.linen.MGUCell,
+    which gates after the recurrent product and so needs one product a step.
     """
 
-    def __init__(self, inputs: int, hidden: int, reset_gate: bool = True, backend: ops.Backend = "auto") -> None:
+    def __init__(
+        self, inputs: int, hidden: int, reset_gate: bool = True, backend: ops.Backend = "auto"
+    ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.backend = inputs, hidden, backend
         self.weight_ih = nn.Parameter(torch.empty(2 * hidden, inputs))  # rows: f, then n
@@ -51,4 +53,6 @@ class MGU(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"{self.inputs}, {self.hidden}, reset_gate={self.bias_hn is not None}, backend={self.backend!r}"
+        return (
+            f"{self.inputs}, {self.hidden}, reset_gate={self.bias_hn is not None}, backend={self.backend!r}"
+        )

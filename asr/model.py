@@ -64,17 +64,19 @@ class CtcModel(nn.Module):
         The outputs are delayed by `lookahead` frames; the first ones of a stream are to be dropped.
         """
         if audio.size(1) % self.frame_samples:
-            raise ValueError(f"{audio.size(1)} samples are not a multiple of frame_samples, {self.frame_samples}")
+            raise ValueError(
+                f"{audio.size(1)} samples are not a multiple of frame_samples, {self.frame_samples}"
+            )
         features, frontend = self.frontend(audio, state.frontend)
         encoded, encoder = self.encoder(features, state.encoder)
         return self.head(encoded).log_softmax(-1), ModelState(frontend, encoder)
 
     def pad_for_lookahead(self, audio: Tensor) -> Tensor:
-        """Silence (B, S) -> (B, S') up to a whole frame and then `lookahead` frames, so that each frame gets out."""
+        """(B, S) -> (B, S'): silence to the end of the frame and for `lookahead` more, to let all frames out."""
         return pad(audio, (0, -audio.size(1) % self.frame_samples + self.lookahead * self.frame_samples))
 
     def drop_lookahead(self, outputs: Tensor) -> Tensor:
-        """Outputs (B, T + lookahead, ...) of a stream from its start -> (B, T, ...), aligned with the audio."""
+        """Outputs (B, T + lookahead, ...) from the start of a stream -> (B, T, ...), aligned with the audio."""
         return outputs[:, self.lookahead :]
 
     def frames(self, lengths: Tensor) -> Tensor:
@@ -90,8 +92,6 @@ class CtcModel(nn.Module):
         """One line for the commands that load a model."""
         millions = sum(parameter.numel() for parameter in self.parameters()) / 1e6
         return (
-            f"{millions:.1f} M parameters, vocabulary {self.config.vocabulary}, frames of {1000 * self.frame_seconds:.0f} ms,"
-            f" lookahead {self.lookahead}, algorithmic latency {self.latency_ms:.0f} ms"
+            f"{millions:.1f} M parameters, vocabulary {self.config.vocabulary},"
+            f" frames of {1000 * self.frame_seconds:.0f} ms, lookahead {self.lookahead}, algorithmic latency {self.latency_ms:.0f} ms"
         )
-
-

@@ -20,7 +20,7 @@ def map_state(function: Callable[..., Tensor], *states: State) -> State:
     first: Any = states[0]
     if isinstance(first, Tensor):
         return function(*states)  # type: ignore[return-value]
-    children = [map_state(function, *parts) for parts in zip(*states, strict=True)]  # type: ignore[call-overload]
+    children = [map_state(function, *parts) for parts in zip(*states, strict=True)]
     return type(first)(*children) if hasattr(first, "_fields") else type(first)(children)
 
 
@@ -36,7 +36,9 @@ def gather(state: State, streams: Sequence[int]) -> State:
 
 def scatter(state: State, streams: Sequence[int], part: State) -> State:
     """A copy of `state` in which the given rows are those of `part`: the inverse of `gather`."""
-    return map_state(lambda leaf, new: leaf.index_copy(0, torch.tensor(streams, device=leaf.device), new), state, part)
+    return map_state(
+        lambda leaf, new: leaf.index_copy(0, torch.tensor(streams, device=leaf.device), new), state, part
+    )
 
 
 def leaves(state: Any) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """A live recogniser: samples in as they come, committed and tentative text out.
 
-One `StreamingRecognizer` is one stream. It cuts the audio into chunks of whole frames, runs the same forward path
-as training does, and decodes; whatever pieces the samples come in, the words are the same.
+One `StreamingRecognizer` is one stream. It cuts the audio into chunks of whole frames, runs the forward path
+that training runs, and decodes; whatever pieces the samples come in, the words are the same.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from asr.text import Tokenizer
 class StreamingRecognizer:
     """Memory is constant but for the transcript itself.
 
-    chunk_ms: how much audio must have come before it is computed, rounded up to whole frames. All of it that is
-    there is computed at once, so `accept(all); finish()` transcribes a recording. It changes cost and delay, not
-    the words.
+    chunk_ms: how much audio must have come before it is computed, rounded up to whole frames. All of it that
+    is there is computed at once, so `accept(all); finish()` transcribes a recording. It changes cost and
+    delay, not the words.
     """
 
     def __init__(self, model: CtcModel, tokenizer: Tokenizer, chunk_ms: float = 320) -> None:
@@ -78,7 +78,9 @@ class StreamingRecognizer:
 
     def _transcript(self) -> Transcript:
         tokens = self._decoder.best().tokens
-        starts = [index for index, token in enumerate(tokens) if index == 0 or self.tokenizer.starts_word(token.id)]
+        starts = [
+            index for index, token in enumerate(tokens) if index == 0 or self.tokenizer.starts_word(token.id)
+        ]
         # In a best path only the last word can still grow.
         settled = len(tokens) if self._finished or not starts else starts[-1]
         bounds = list(pairwise([*starts, len(tokens)]))

@@ -1,4 +1,4 @@
-"""Text as the recogniser sees it: normalised words, and their SentencePiece tokens with the CTC blank at 0."""
+"""Text as the recogniser sees it: normalised words, and SentencePiece tokens with the CTC blank at 0."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Tokenizer:
         try:
             tokenizer = cls(Path(path).read_bytes())
         except FileNotFoundError as error:
-            raise UserError(f"{path}: no such tokenizer; train one with: asr tokenizer --output {path}") from error
+            raise UserError(
+                f"{path}: no such tokenizer; train one with: asr tokenizer --output {path}"
+            ) from error
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: not a SentencePiece model; train one with: asr tokenizer") from error
         if tokenizer._processor.pad_id() != BLANK:
@@ -71,9 +73,12 @@ class Tokenizer:
 
 
 def train_tokenizer(
-    texts: Iterable[str], path: str | Path, vocabulary: int, kind: Literal["unigram", "bpe", "char"] = "unigram"
+    texts: Iterable[str],
+    path: str | Path,
+    vocabulary: int,
+    kind: Literal["unigram", "bpe", "char"] = "unigram",
 ) -> Tokenizer:
-    """Train SentencePiece on normalised texts and write it to `path`; `vocabulary` counts blank and unknown."""
+    """Train SentencePiece on normalised texts, write it to `path`; `vocabulary` counts blank and unknown."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

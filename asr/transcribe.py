@@ -1,7 +1,7 @@
-"""`asr transcribe`: recordings in, text out, chunk by chunk as a live stream would be, with partial text meanwhile.
+"""`asr transcribe`: recordings in, text out, chunk by chunk as a live stream, with partial text meanwhile.
 
-Text goes to standard output (or to files in --output-dir), everything else to standard error. A file that cannot
-be read to its end is named, what was heard of it is kept, the others are done, and the exit status is 1.
+Text goes to standard output (or to files in --output-dir), everything else to standard error. A file that
+cannot be read to its end is named, what was heard of it is kept, the others are done, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -47,13 +47,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="asr transcribe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any rate and channels, or - for stdin")
-    parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE", help="a directory that training wrote")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="audio of any rate and channels, or - for stdin"
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="BUNDLE", help="a directory that training wrote"
+    )
     parser.add_argument("--format", choices=formats.FORMATS, default="text")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt (.json, .srt, .vtt)")
+    parser.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt (.json, .srt, .vtt)"
+    )
     parser.add_argument("--chunk", type=float, default=320, metavar="MS", help="audio computed at once (320)")
     parser.add_argument("--partials", choices=("auto", "lines", "off"), default="auto",
-                        help="auto: live where standard error is a terminal; lines: each change is a line")  # fmt: skip
+                        help="auto: live if standard error is a terminal; lines: each change a line")  # fmt: skip
     parser.add_argument("--pace", action="store_true", help="hear the recording at the speed of speech")
     parser.add_argument("--threads", type=int, default=1, help="for the model; one is best for one stream")
     args = parser.parse_args(argv)
@@ -61,7 +67,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if len(args.files) > 1 and args.format != "text" and not args.output_dir:
         parser.error(f"several files as {args.format} need --output-dir, one file each")
     if args.output_dir and twice:
-        parser.error(f"two files would be written as {args.output_dir}/{twice[0]}; transcribe them in two calls")
+        parser.error(
+            f"two files would be written as {args.output_dir}/{twice[0]}; transcribe them in two calls"
+        )
     return args
 
 
@@ -73,7 +81,9 @@ def transcribe(path: str, recognizer: StreamingRecognizer, screen: Console, args
         if path != "-":
             for remark in audio.remarks(audio.info(path)):
                 print(f"{path}: {remark}", file=sys.stderr)
-        blocks = audio.blocks(path, recognizer.chunk / audio.SAMPLE_RATE)  # as a microphone would have given it
+        blocks = audio.blocks(
+            path, recognizer.chunk / audio.SAMPLE_RATE
+        )  # as a microphone would have given it
         with partials(screen, args.partials) as show:
             sound = listen(paced(blocks) if args.pace else blocks, recognizer, show)
         if not sound:
@@ -115,7 +125,11 @@ def partials(screen: Console, how: str) -> Iterator[Show]:
 
         def line(transcript: Transcript, seconds: float) -> None:
             nonlocal last
-            text = f"{transcript.committed} [{transcript.tentative}]" if transcript.tentative else transcript.committed
+            text = (
+                f"{transcript.committed} [{transcript.tentative}]"
+                if transcript.tentative
+                else transcript.committed
+            )
             if text != last:
                 print(f"{seconds:7.2f} s  {text[-100:]}", file=sys.stderr, flush=True)
             last = text

@@ -38,7 +38,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 ENCODERS = {
     "4x, lookahead": EncoderConfig((8, 12), 5, "glu", width=16, hidden=16, lookahead=(0, 2, 1)),
     "8x, projection, GTU": EncoderConfig((8, 8, 12), 3, "gtu", width=16, hidden=24, lookahead=(1, 2)),
-    "no lookahead, no reset gate": EncoderConfig((8, 12), 4, width=16, hidden=16, lookahead=(0, 0), reset_gate=False),
+    "no lookahead, no reset gate": EncoderConfig(
+        (8, 12), 4, width=16, hidden=16, lookahead=(0, 0), reset_gate=False
+    ),
 }
 
 

@@ -14,22 +14,30 @@ from tests.conftest import SENTENCES
 
 def test_a_bundle_gives_the_same_model_back(model: CtcModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
     save_bundle(tmp_path, model, tokenizer)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "model.safetensors", "tokenizer.model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.yaml",
+        "model.safetensors",
+        "tokenizer.model",
+    ]
     loaded, same = load_bundle(tmp_path)
     assert loaded.config == model.config and same.model == tokenizer.model
     audio, lengths = torch.randn(1, 8000), torch.tensor([8000])
     assert torch.equal(loaded.offline(audio, lengths)[0], model.offline(audio, lengths)[0])
 
 
-def test_a_tokenizer_of_another_vocabulary_is_named(model: CtcModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_vocabulary_is_named(
+    model: CtcModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     save_bundle(tmp_path, model, tokenizer)
     train_tokenizer(SENTENCES, tmp_path / "tokenizer.model", vocabulary=45)
-    with pytest.raises(UserError, match="40 tokens but tokenizer.model has 45"):
+    with pytest.raises(UserError, match=r"40 tokens, tokenizer\.model has 45"):
         load_bundle(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "tokenizer.model"])
-def test_a_missing_or_broken_file_is_named(model: CtcModel, tokenizer: Tokenizer, tmp_path: Path, name: str) -> None:
+def test_a_missing_or_broken_file_is_named(
+    model: CtcModel, tokenizer: Tokenizer, tmp_path: Path, name: str
+) -> None:
     save_bundle(tmp_path, model, tokenizer)
     (tmp_path / name).write_bytes(b"\x93 broken: [")
     with pytest.raises(UserError, match=name) as error:

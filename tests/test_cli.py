@@ -47,7 +47,7 @@ def test_ctrl_c_is_status_130() -> None:
 
 
 def test_an_unknown_command_names_those_there_are() -> None:
-    with pytest.raises(UserError, match="no command 'transcibe'; there are: .*transcribe"):
+    with pytest.raises(UserError, match=r"no command 'transcibe'; there are: .*transcribe"):
         dispatch(["transcibe"])
 
 

@@ -69,7 +69,9 @@ def test_a_stream_is_unaffected_by_its_neighbours(model: CtcModel) -> None:
 @torch.inference_mode()
 @FRESH
 @given(st.lists(st.sets(st.integers(0, 2), min_size=1), min_size=1, max_size=12))
-def test_streams_may_be_gathered_stepped_and_scattered_in_any_mixture(model: CtcModel, turns: list[set[int]]) -> None:
+def test_streams_may_be_gathered_stepped_and_scattered_in_any_mixture(
+    model: CtcModel, turns: list[set[int]]
+) -> None:
     """Each turn steps a subset of three streams by one frame, as a server does with whoever has audio."""
     audio = torch.stack([torch.from_numpy(signal(2.0, seed)) for seed in (7, 8, 9)])
     state: ModelState = stack([model.initial_state(1) for _ in range(3)])
@@ -77,7 +79,9 @@ def test_streams_may_be_gathered_stepped_and_scattered_in_any_mixture(model: Ctc
     for turn in turns:
         rows = sorted(turn)
         starts = [len(outputs[row]) * model.frame_samples for row in rows]
-        samples = torch.stack([audio[row, s : s + model.frame_samples] for row, s in zip(rows, starts, strict=True)])
+        samples = torch.stack(
+            [audio[row, s : s + model.frame_samples] for row, s in zip(rows, starts, strict=True)]
+        )
         log_probs, stepped = model(samples, gather(state, rows))
         state = scatter(state, rows, stepped)
         for row, output in zip(rows, log_probs, strict=True):

@@ -7,7 +7,10 @@ from asr.state import gather, scatter, stack
 
 
 def state(batch: int) -> EncoderState:
-    return EncoderState((torch.randn(batch, 3, 2), torch.randn(batch, 3, 4)), (BlockState(torch.randn(batch, 0, 4), torch.randn(batch, 5)),))
+    return EncoderState(
+        (torch.randn(batch, 3, 2), torch.randn(batch, 3, 4)),
+        (BlockState(torch.randn(batch, 0, 4), torch.randn(batch, 5)),),
+    )
 
 
 def leaves(tree: EncoderState) -> list[torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -47,6 +47,34 @@ def test_any_pieces_give_the_offline_text(
     assert expected  # the sharpened model says something
     final = stream(StreamingRecognizer(model, tokenizer, chunk_ms), audio, sizes)[-1]
     assert (final.text, final.tentative) == (expected, "")
+
+
+@FRESH
+@given(sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=4))
+@example(sizes=[1])
+def test_any_pieces_give_the_offline_log_probs(
+    model: CtcModel, tokenizer: Tokenizer, audio: NDArray[np.float32], sizes: list[int]
+) -> None:
+    audio = audio[:12345]
+    with torch.inference_mode():
+        offline, _ = model.offline(torch.from_numpy(audio)[None], torch.tensor([len(audio)]))
+    recognizer = StreamingRecognizer(model, tokenizer, chunk_ms=0)
+    decoder = Recorder()
+    recognizer._decoder = decoder
+    stream(recognizer, audio, sizes)
+    np.testing.assert_allclose(np.concatenate(decoder.heard), offline[0].numpy(), atol=1e-4, rtol=0)
+
+
+class Recorder(GreedyDecoder):
+    """Keeps the log-probabilities it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[NDArray[np.float32]] = []
+
+    def accept(self, log_probs: NDArray[np.float32]) -> None:
+        self.heard.append(log_probs)
+        super().accept(log_probs)
 
 
 def test_one_sample_at_a_time_gives_the_offline_text(

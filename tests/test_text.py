@@ -47,15 +47,15 @@ def test_a_tokenizer_survives_saving(tokenizer: Tokenizer, tmp_path: Path) -> No
 
 
 def test_a_vocabulary_larger_than_the_text_carries_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot train a tokenizer of 5000 tokens.*too high") as error:
+    with pytest.raises(UserError, match=r"cannot train a tokenizer of 5000 tokens.*too high") as error:
         train_tokenizer(SENTENCES, tmp_path / "tokenizer.model", 5000)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_a_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="missing.model: no such tokenizer"):
+    with pytest.raises(UserError, match=r"missing\.model: no such tokenizer"):
         Tokenizer.load(tmp_path / "missing.model")
     (tmp_path / "bad.model").write_bytes(b"not a model")
-    with pytest.raises(UserError, match="bad.model: not a SentencePiece model"):
+    with pytest.raises(UserError, match=r"bad\.model: not a SentencePiece model"):
         Tokenizer.load(tmp_path / "bad.model")

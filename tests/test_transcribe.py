@@ -18,7 +18,6 @@ from asr.cli import dispatch
 from asr.streaming import StreamingRecognizer
 
 
-
 @pytest.fixture
 def recording(tmp_path: Path, audio: NDArray[np.float32]) -> Path:
     path = tmp_path / "good.wav"
@@ -56,8 +55,12 @@ def test_partials_as_lines_grow_into_the_text(
     assert out.strip() == expected(bundle, recording)
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("text", "txt"), ("json", "json"), ("srt", "srt"), ("vtt", "vtt")])
-def test_each_format_is_written_to_its_file(bundle: Path, recording: Path, tmp_path: Path, name: str, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("text", "txt"), ("json", "json"), ("srt", "srt"), ("vtt", "vtt")]
+)
+def test_each_format_is_written_to_its_file(
+    bundle: Path, recording: Path, tmp_path: Path, name: str, suffix: str
+) -> None:
     assert run(bundle, "--format", name, "--output-dir", tmp_path / "out", recording) == 0
     text = (tmp_path / "out" / f"good.{suffix}").read_text()
     assert expected(bundle, recording).split()[0] in text
@@ -116,7 +119,9 @@ def test_any_rate_and_channel_count_is_heard(
     assert len(notes) == (rate < 8000) + (rate > 96000) + (channels > 2)
 
 
-def test_two_files_of_one_name_do_not_overwrite_each_other(bundle: Path, recording: Path, tmp_path: Path) -> None:
+def test_two_files_of_one_name_do_not_overwrite_each_other(
+    bundle: Path, recording: Path, tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit):
         run(bundle, "--output-dir", tmp_path, recording, tmp_path / "elsewhere" / recording.name)
 
@@ -128,7 +133,9 @@ def test_standard_input_is_heard_as_a_file_is(bundle: Path, recording: Path) -> 
 
 
 def test_transcribing_loads_nothing_of_training() -> None:
-    code = "import sys, asr.transcribe; print([m for m in ('lightning', 'lhotse', 'jiwer') if m in sys.modules])"
+    code = (
+        "import sys, asr.transcribe; print([m for m in ('lightning', 'lhotse', 'jiwer') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
 
@@ -154,5 +161,3 @@ print(peak() - before, len(transcript.words))
     growth, words = done.stdout.split()
     assert int(words) > 1000  # the transcript itself is what may grow
     assert float(growth) < 16  # MiB
-
-

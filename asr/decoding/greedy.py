@@ -25,7 +25,9 @@ class GreedyDecoder:
         outputs = log_probs.argmax(-1)
         values = np.take_along_axis(log_probs, outputs[:, None], -1)[:, 0]
         if np.isnan(values).any():  # argmax stops at a NaN
-            raise ValueError(f"NaN in the log-probabilities of frame {self._frame + int(np.isnan(values).argmax())}")
+            raise ValueError(
+                f"NaN in the log-probabilities of frame {self._frame + int(np.isnan(values).argmax())}"
+            )
         for output, value in zip(outputs.tolist(), values.tolist(), strict=True):
             if output != self.blank:
                 self._emit(output, value)

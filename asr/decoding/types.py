@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Token(NamedTuple):
-    """An emitted token: frames [start, end) in which it was the output, and its best log-probability there."""
+    """An emitted token, the frames [start, end) in which it was the output, and its best log-probability."""
 
     id: int
     start: int
