@@ -1,8 +1,8 @@
 """The encoder: gated strided convolutions, then residual blocks of minimal gated units with lookahead.
 
 B batch, T time, M mel bands, C channels, H hidden units. Every layer takes its carried left context,
-computes, and returns the new one: offline is one long chunk from the zero state. Lookahead is a delay: a layer
-that sees r frames ahead puts out, at step t, what belongs to frame t - r.
+computes, and returns the new one: offline is one long chunk from the zero state. Lookahead is a delay: a
+layer that sees r frames ahead puts out, at step t, what belongs to frame t - r.
 """
 
 from __future__ import annotations

@@ -72,11 +72,11 @@ class CtcModel(nn.Module):
         return self.head(encoded).log_softmax(-1), ModelState(frontend, encoder)
 
     def pad_for_lookahead(self, audio: Tensor) -> Tensor:
-        """(B, S) -> (B, S'): silence to the end of the frame and for `lookahead` more, to let all frames out."""
+        """(B, S) -> (B, S'): silence to the end of the frame and for `lookahead` more, to let all out."""
         return pad(audio, (0, -audio.size(1) % self.frame_samples + self.lookahead * self.frame_samples))
 
     def drop_lookahead(self, outputs: Tensor) -> Tensor:
-        """Outputs (B, T + lookahead, ...) from the start of a stream -> (B, T, ...), aligned with the audio."""
+        """Outputs (B, T + lookahead, ...) of a stream from its start -> (B, T, ...), aligned with audio."""
         return outputs[:, self.lookahead :]
 
     def frames(self, lengths: Tensor) -> Tensor:
@@ -93,5 +93,6 @@ class CtcModel(nn.Module):
         millions = sum(parameter.numel() for parameter in self.parameters()) / 1e6
         return (
             f"{millions:.1f} M parameters, vocabulary {self.config.vocabulary},"
-            f" frames of {1000 * self.frame_seconds:.0f} ms, lookahead {self.lookahead}, algorithmic latency {self.latency_ms:.0f} ms"
+            f" frames of {1000 * self.frame_seconds:.0f} ms, lookahead {self.lookahead},"
+            f" algorithmic latency {self.latency_ms:.0f} ms"
         )

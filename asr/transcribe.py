@@ -1,7 +1,8 @@
 """`asr transcribe`: recordings in, text out, chunk by chunk as a live stream, with partial text meanwhile.
 
 Text goes to standard output (or to files in --output-dir), everything else to standard error. A file that
-cannot be read to its end is named, what was heard of it is kept, the others are done, and the exit status is 1.
+cannot be read to its end is named, what was heard of it is kept, the others are done, and the exit status
+is 1.
 """
 
 from __future__ import annotations
@@ -58,8 +59,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt (.json, .srt, .vtt)"
     )
     parser.add_argument("--chunk", type=float, default=320, metavar="MS", help="audio computed at once (320)")
-    parser.add_argument("--partials", choices=("auto", "lines", "off"), default="auto",
-                        help="auto: live if standard error is a terminal; lines: each change a line")  # fmt: skip
+    parser.add_argument(
+        "--partials",
+        choices=("auto", "lines", "off"),
+        default="auto",
+        help="auto: live if standard error is a terminal; lines: each change is a line",
+    )
     parser.add_argument("--pace", action="store_true", help="hear the recording at the speed of speech")
     parser.add_argument("--threads", type=int, default=1, help="for the model; one is best for one stream")
     args = parser.parse_args(argv)

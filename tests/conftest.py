@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from asr.bundle import save_bundle
@@ -14,6 +15,9 @@ from asr.encoder import EncoderConfig
 from asr.frontend import FrontEndConfig
 from asr.model import CtcModel, ModelConfig
 from asr.text import Tokenizer, train_tokenizer
+
+settings.register_profile("machines are shared", deadline=None)
+settings.load_profile("machines are shared")
 
 SENTENCES = [
     "the quick brown fox jumps over the lazy dog",

@@ -13,7 +13,7 @@ from asr.model import CtcModel, ModelState
 from asr.state import gather, scatter, stack
 from tests.conftest import signal
 
-FRESH = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FRESH = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def batch(*signals: np.ndarray) -> tuple[Tensor, Tensor]:

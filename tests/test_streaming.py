@@ -15,7 +15,7 @@ from asr.model import CtcModel
 from asr.streaming import StreamingRecognizer
 from asr.text import Tokenizer
 
-FRESH = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FRESH = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def offline_text(model: CtcModel, tokenizer: Tokenizer, audio: NDArray[np.float32]) -> str:

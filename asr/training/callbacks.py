@@ -13,6 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
+from asr.data.dataset import AudioError
+
 LAST = "last.ckpt"
 
 
@@ -39,7 +41,8 @@ class Ema(WeightAveraging):
 
 
 class SaveLast(Checkpoint):
-    """Keeps `last.ckpt` up to date: every `steps` steps, after decoding the dev set, and when stopped."""
+    """Keeps `last.ckpt` up to date: every `steps` steps, after decoding the dev set, and when stopped,
+    by a signal, the clock or a file that cannot be read."""
 
     def __init__(self, directory: Path, steps: int) -> None:
         self.path, self.steps = directory / LAST, steps
@@ -56,6 +59,10 @@ class SaveLast(Checkpoint):
         # what stops was saved before: Lightning would count one step wrongly after a validation out of turn
         stopping = trainer.should_stop and self._saved == trainer.global_step
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not stopping:
+            self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, AudioError) and trainer.training:
             self._save(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

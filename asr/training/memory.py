@@ -1,8 +1,8 @@
 """The allocator of the C library, told to keep what is freed.
 
-A training step frees and asks for the same tens of megabytes again and again. glibc hands blocks that large back to
-the kernel, and page faults then cost more than the arithmetic: 4 times more in the front-end, a third more in
-the whole step (2 cores Zen 4, batches of 192 s).
+A training step frees and asks for the same tens of megabytes again and again. glibc hands blocks that large
+back to the kernel, and page faults then cost more than the arithmetic: 4 times more in the front-end, a third
+more in the whole step (2 cores Zen 4, batches of 192 s).
 """
 
 from __future__ import annotations

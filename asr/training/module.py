@@ -50,10 +50,10 @@ class CtcTraining(LightningModule):
         optimiser: AdamW and its schedule.
         spec_augment: masks on the features while training.
         backend: of the MGU recurrence.
-        init_from: a bundle to start from, its weights and feature statistics; sizes and tokenizer must agree.
+        init_from: a bundle to start from, weights and feature statistics; sizes and tokenizer must agree.
         carried: share of training utterances that begin in the state in which another one ended, as words of
-            a long stream do. Without it the first token of an utterance is learnt as a guess at frame 0, which
-            the zero state makes easy to find, and streams that go on are something the model has never met.
+            a long stream do. Without it the first token of an utterance is learnt as a guess at frame 0,
+            which the zero state makes easy to find, and the model has never met a stream that goes on.
         seed: of dropout and SpecAugment.
     """
 
@@ -105,7 +105,7 @@ class CtcTraining(LightningModule):
         return logits.float().log_softmax(-1), self.model.frames(batch.lengths)
 
     def _carry(self, zeros: EncoderState) -> EncoderState:
-        """The zero state (B, ...), with a random share of its rows replaced by rows of the last batch's end."""
+        """The zero state (B, ...), a random share of its rows replaced by rows of the last batch's end."""
         if self._ended is None:
             return zeros
         others, batch = len(leaves(self._ended)[0]), len(leaves(zeros)[0])
@@ -119,7 +119,7 @@ class CtcTraining(LightningModule):
 
     def loss(self, log_probs: Tensor, frames: Tensor, batch: Batch) -> Tensor:
         """CTC loss summed over the batch, in nats."""
-        # no zero_infinity: the data module has dropped what cannot be aligned, anything else should be seen
+        # no zero_infinity: the data module has dropped what cannot be aligned, all else should be seen
         return ctc_loss(
             log_probs.transpose(0, 1),
             batch.tokens,

@@ -30,9 +30,7 @@ def tones(text: str, rng: np.random.Generator, rate: int = RATE) -> np.ndarray:
 def cut_of(path: Path, text: str) -> MonoCut:
     recording = Recording.from_file(path, recording_id=path.stem)
     supervision = SupervisionSegment(path.stem, path.stem, 0.0, recording.duration, text=text, language="en")
-    return MonoCut(
-        path.stem, 0.0, recording.duration, 0, supervisions=[supervision], recording=recording
-    )
+    return MonoCut(path.stem, 0.0, recording.duration, 0, supervisions=[supervision], recording=recording)
 
 
 def write_corpus(directory: Path, name: str, count: int, seed: int) -> Path:

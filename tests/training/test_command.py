@@ -75,7 +75,7 @@ def test_training_writes_a_bundle_a_curve_and_the_best_checkpoints(trained: Path
         ("checkpoint__evry", "checkpoint.every"),
     ],
 )
-def test_a_misspelt_key_is_named_with_the_one_that_was_meant(config: ConfigWriter, key: str, meant: str) -> None:
+def test_a_misspelt_key_is_named_with_the_one_meant(config: ConfigWriter, key: str, meant: str) -> None:
     message = error_of("--config", str(config(**{key: 1})))
     assert key.replace("__", ".") in message
     assert meant in message
@@ -92,7 +92,7 @@ def test_a_value_of_the_wrong_type_names_its_key(config: ConfigWriter) -> None:
 def test_a_mistake_in_the_config_is_one_line_and_exit_status_2(config: ConfigWriter) -> None:
     run = "import sys; from asr.cli import main; main()"
     arguments = ["train", "--config", str(config(model__encoder__widht=3))]
-    result = subprocess.run([sys.executable, "-c", run, *arguments], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", run, *arguments], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.startswith("asr: error: model.encoder.widht")
     assert result.stderr.count("\n") == 1
@@ -194,6 +194,7 @@ def test_a_cosine_without_an_end_names_the_key(config: ConfigWriter) -> None:
 
 
 def test_training_learns_words_of_one_tone_each(config: ConfigWriter, tmp_path: Path) -> None:
-    assert main(["--config", str(config(trainer__max_epochs=25, trainer__check_val_every_n_epoch=5, ema=0.9))]) == 0
+    path = config(trainer__max_epochs=25, trainer__check_val_every_n_epoch=5, ema=0.9)
+    assert main(["--config", str(path)]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "curve.jsonl").read_text().splitlines()]
     assert min(line["dev_wer"] for line in lines) < 20

@@ -17,7 +17,9 @@ CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_builds_trains_a_step_and_streams_a_chunk(config: Path, corpus: Path, tmp_path: Path) -> None:
+def test_every_config_builds_trains_a_step_and_streams_a_chunk(
+    config: Path, corpus: Path, tmp_path: Path
+) -> None:
     # a token a word, so that frames of 80 ms are enough
     train_tokenizer([" ".join(WORDS)] * 20, tmp_path / "tokenizer.model", 16, "bpe")
     overrides = {
@@ -34,7 +36,12 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(config: Path, cor
         "trainer.check_val_every_n_epoch": 1,
         "trainer.enable_progress_bar": False,
     }
-    assert dispatch(["train", "--config", str(config), *(f"--{key}={value}" for key, value in overrides.items())]) == 0
+    assert (
+        dispatch(
+            ["train", "--config", str(config), *(f"--{key}={value}" for key, value in overrides.items())]
+        )
+        == 0
+    )
     model, tokenizer = load_bundle(tmp_path / "bundle")
     assert model.latency_ms <= 320  # the promise of every shipped config
     recognizer = StreamingRecognizer(model, tokenizer)

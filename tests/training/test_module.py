@@ -23,6 +23,7 @@ def module(corpus: Path) -> CtcTraining:
     torch.manual_seed(0)
     module = CtcTraining(corpus / "tokenizer.model", ENCODER, spec_augment=SpecAugment(5, 0.1, 2, 20))
     module.model.frontend.set_statistics(torch.full((80,), -6.0), torch.full((80,), 3.0))
+    module.carried = 0.0
     return module.eval()
 
 
@@ -31,35 +32,48 @@ def batch() -> Batch:
     audio = torch.zeros(2, 16000)
     audio[0], audio[1, :9000] = torch.from_numpy(signal(1.0, 1)), torch.from_numpy(signal(1.0, 2))[:9000]
     tokens = torch.tensor([[2, 3, 4], [5, 2, 0]])
-    return Batch(audio, torch.tensor([16000, 9000]), tokens, torch.tensor([3, 2]), ("a", "b"), ("la mi", "so"))
+    lengths, token_lengths = torch.tensor([16000, 9000]), torch.tensor([3, 2])
+    return Batch(audio, lengths, tokens, token_lengths, ("a", "b"), ("la mi", "so"))
 
 
 def test_the_training_path_without_masks_is_the_offline_path(module: CtcTraining, batch: Batch) -> None:
-    log_probs, frames = module.log_probs(batch, masked=False)
+    log_probs, frames = module.log_probs(batch, training=False)
     expected, expected_frames = module.model.offline(batch.audio, batch.lengths)
     torch.testing.assert_close(log_probs, expected)
     assert torch.equal(frames, expected_frames)
 
 
 def test_masks_change_the_outputs_and_follow_the_generator(module: CtcTraining, batch: Batch) -> None:
-    plain, _ = module.log_probs(batch, masked=False)
+    plain, _ = module.log_probs(batch, training=False)
     module.on_train_batch_start(batch, 7)
-    first, _ = module.log_probs(batch, masked=True)
+    first, _ = module.log_probs(batch, training=True)
     module.on_train_batch_start(batch, 7)
-    again, _ = module.log_probs(batch, masked=True)
+    again, _ = module.log_probs(batch, training=True)
     module.on_train_batch_start(batch, 8)
-    other, _ = module.log_probs(batch, masked=True)
+    other, _ = module.log_probs(batch, training=True)
     assert torch.equal(first, again)
     assert not torch.allclose(first, plain)
     assert not torch.allclose(first, other)
 
 
+def test_utterances_begin_in_the_zero_state_or_where_another_ended(module: CtcTraining, batch: Batch) -> None:
+    module.masks = SpecAugment(time_masks=0, frequency_masks=0)
+    fresh, _ = module.log_probs(batch, training=True)
+    for carried, same in ((0.0, [True, True]), (1.0, [False, False])):
+        module.carried = carried
+        again, _ = module.log_probs(batch, training=True)
+        assert [torch.equal(a, b) for a, b in zip(fresh, again, strict=True)] == same
+    validated, _ = module.log_probs(batch, training=False)
+    torch.testing.assert_close(validated, fresh)
+
+
 def test_padding_does_not_change_the_loss(module: CtcTraining, batch: Batch) -> None:
-    alone = Batch(batch.audio[1:, :9000], batch.lengths[1:], batch.tokens[1:], batch.token_lengths[1:], ("b",), ("so",))
-    both = module.loss(*module.log_probs(batch, masked=False), batch)
-    first = Batch(batch.audio[:1], batch.lengths[:1], batch.tokens[:1], batch.token_lengths[:1], ("a",), ("la mi",))
-    parts = [module.loss(*module.log_probs(part, masked=False), part) for part in (first, alone)]
-    torch.testing.assert_close(both, sum(parts, start=torch.zeros(())), rtol=1e-4, atol=1e-4)
+    first = Batch(*(field[:1] for field in batch))  # type: ignore[arg-type]
+    second = Batch(*(field[1:] for field in batch))._replace(audio=batch.audio[1:, :9000])  # type: ignore[arg-type]
+    both, alone, short = (
+        module.loss(*module.log_probs(b, training=False), b) for b in (batch, first, second)
+    )
+    torch.testing.assert_close(both, alone + short, rtol=1e-4, atol=1e-4)
 
 
 def test_greedy_merges_repeats_drops_blanks_and_stops_at_the_length(module: CtcTraining) -> None:
