@@ -36,13 +36,11 @@ def gather(state: State, streams: Sequence[int]) -> State:
 
 def scatter(state: State, streams: Sequence[int], part: State) -> State:
     """A copy of `state` in which the given rows are those of `part`: the inverse of `gather`."""
-    return map_state(
-        lambda leaf, new: leaf.index_copy(
-            0, torch.tensor(streams, dtype=torch.long, device=leaf.device), new
-        ),
-        state,
-        part,
-    )
+
+    def replace(leaf: Tensor, rows: Tensor) -> Tensor:
+        return leaf.index_copy(0, torch.tensor(streams, dtype=torch.long, device=leaf.device), rows)
+
+    return map_state(replace, state, part)
 
 
 def leaves(state: Any) -> list[Tensor]:

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
-from asr.data.dataset import AudioError
+from asr.data.manifest import AudioError
 
 LAST = "last.ckpt"
 
