@@ -5,35 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asr.evaluation.bootstrap import Groups, compare, confidence_interval, groups
+from asr.evaluation.bootstrap import compare, confidence_interval, groups
+from benchmarks.interval_coverage import RATE, coverage, simulated
 
 LENGTHS = [10] * 300
 SPEAKERS = [str(number // 10) for number in range(300)]  # 30 speakers of 10 utterances
-RATE = 0.2
-
-
-def simulated(seed: int, spread: float = 20) -> list[int]:
-    """Errors of 300 utterances; speakers have rates of their own, Beta with mean RATE."""
-    random = np.random.default_rng(seed)
-    rates = random.beta(RATE * spread, (1 - RATE) * spread, size=30)
-    return random.binomial(10, np.repeat(rates, 10)).tolist()
-
-
-def coverage(resampled: Groups, corpora: int = 200) -> float:
-    """How often the interval holds the true rate."""
-    covered = 0
-    for seed in range(corpora):
-        interval = confidence_interval(simulated(seed), LENGTHS, resampled, resamples=500)
-        covered += interval is not None and interval.low <= RATE <= interval.high
-    return covered / corpora
 
 
 def test_interval_over_speakers_covers_the_true_rate() -> None:
-    assert 0.90 <= coverage(groups(SPEAKERS)) <= 0.99
+    assert 0.90 <= coverage(30, known=True, corpora=200) <= 0.99
 
 
 def test_interval_over_utterances_of_few_speakers_promises_too_much() -> None:
-    assert coverage(groups([None] * 300)) < 0.85
+    assert coverage(30, known=False, corpora=200) < 0.85
 
 
 def test_interval_of_independent_utterances_agrees_with_the_standard_error() -> None:
@@ -45,26 +29,26 @@ def test_interval_of_independent_utterances_agrees_with_the_standard_error() -> 
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    errors = simulated(1)
+    errors = simulated(1, 30)
     intervals = [confidence_interval(errors, LENGTHS, groups(SPEAKERS), 300, seed) for seed in (5, 5, 6)]
     assert intervals[0] == intervals[1] != intervals[2]
 
 
 def test_memory_blocks_do_not_change_the_number_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asr.evaluation.bootstrap._BLOCK", 301)
-    interval = confidence_interval(simulated(1), LENGTHS, groups([None] * 300), 50)
+    interval = confidence_interval(simulated(1, 30), LENGTHS, groups([None] * 300), 50)
     assert interval is not None and interval.low < interval.high
 
 
 def test_a_system_compared_with_itself_shows_no_difference() -> None:
-    comparison = compare(simulated(1), simulated(1), LENGTHS, groups(SPEAKERS))
+    comparison = compare(simulated(1, 30), simulated(1, 30), LENGTHS, groups(SPEAKERS))
     assert comparison.difference == 0
     assert (comparison.interval.low, comparison.interval.high) == (0, 0)
     assert comparison.probability_of_improvement == 0.5
 
 
 def test_pairing_sees_a_small_difference_that_separate_intervals_miss() -> None:
-    a = simulated(1, spread=5)
+    a = simulated(1, 30, spread=5)
     better = [max(0, errors - (number % 4 == 0)) for number, errors in enumerate(a)]
     comparison = compare(a, better, LENGTHS, groups(SPEAKERS))
     apart = [confidence_interval(errors, LENGTHS, groups(SPEAKERS)) for errors in (a, better)]
