@@ -3,7 +3,7 @@
     python -m benchmarks.interval_coverage [--corpora 1000]
 
 Every speaker has an error rate of its own, Beta with mean 20 % and standard deviation 8.7 %, and says 10
-utterances of 10 words. Prints, for each number of speakers, the coverage of resampling speakers and utterances.
+utterances of 10 words. Prints, for each number of speakers, the coverage resampling speakers and utterances.
 """
 
 from __future__ import annotations
