@@ -81,6 +81,10 @@ GRAMMAR = {
     "number": ("{tens}", "{tens} {digit}", "{digit} hundred"),
     "tens": ("twenty", "thirty", "fifty", "ninety"),
 }
+VOCABULARY = sorted(
+    {word for rules in GRAMMAR.values() for rule in rules for word in rule.split() if "{" not in word}
+    | {f"{animal}s" for animal in GRAMMAR["animal"]}
+)
 
 
 class Speaker(NamedTuple):
@@ -106,6 +110,11 @@ def sentence(rng: random.Random, rule: str = "sentence") -> str:
     return pattern
 
 
+def scramble(rng: random.Random) -> str:
+    """Words of the grammar in no order: what comes next cannot be guessed and has to be heard."""
+    return " ".join(rng.choices(VOCABULARY, k=rng.randint(4, 7)))
+
+
 def plan(seed: int, train_size: int, dev_size: int) -> list[Speaker]:
     """Who says what, with `train_size` or `dev_size` sentences a voice. No sentence comes twice."""
     rng = random.Random(seed)
@@ -122,16 +131,17 @@ def plan(seed: int, train_size: int, dev_size: int) -> list[Speaker]:
             rate=rng.randint(145, 190),
             pitch=rng.randint(35, 65),
             intonation=rng.randint(30, 70),
-            sentences=_sentences(rng, dev_size if part == DEV else train_size, said),
+            sentences=_sentences(rng, part, dev_size if part == DEV else train_size, said),
         )
         for number, (part, sex, variant) in enumerate(voices, start=1)
     ]
 
 
-def _sentences(rng: random.Random, count: int, said: set[str]) -> tuple[str, ...]:
+def _sentences(rng: random.Random, part: str, count: int, said: set[str]) -> tuple[str, ...]:
+    """Sentences of the grammar; in train, every other one is scrambled."""
     new: list[str] = []
     while len(new) < count:
-        candidate = sentence(rng)
+        candidate = scramble(rng) if part == TRAIN and len(new) % 2 else sentence(rng)
         if candidate not in said:
             said.add(candidate)
             new.append(candidate)
