@@ -9,7 +9,7 @@ echo "== 1/5  speech: espeak-ng says sentences of a small grammar, some voices o
 python -m data_prep.demo --output-dir data/demo
 
 echo "== 2/5  tokenizer"
-asr tokenizer --cuts data/demo/train-clean-demo.jsonl.gz --vocabulary 64 --output exp/demo/tokenizer.model
+asr tokenizer --cuts data/demo/train-clean-demo.jsonl.gz --vocabulary 100 --output exp/demo/tokenizer.model
 
 echo "== 3/5  training"
 asr train --config configs/demo.yaml
