@@ -1,0 +1,162 @@
+"""Manifests -> batches for Lightning: checks before training, bucketing, the exact position on resume.
+
+Knows of the model its sampling rate and the samples a frame, for the check that CTC can align each utterance.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lhotse.cut import Cut
+from lhotse.dataset.sampling import DynamicBucketingSampler
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from asr.data.augment import NO_AUGMENTATION, Augmentation
+from asr.data.dataset import EpochLoader, Utterances
+from asr.data.manifest import load_cuts
+from asr.errors import UserError
+from asr.text import Tokenizer
+
+say = rank_zero_only(print)
+NAMED = 5  # utterances named in a message; the rest is counted
+
+
+class AsrData(LightningDataModule):
+    """Training and development data.
+
+    Args:
+        train: manifests to train on.
+        dev: manifests to validate on.
+        max_duration: seconds of audio a batch, about: with padding, before speed perturbation.
+        buckets: utterances are batched with others of like duration, in so many classes of it; 20 halve the
+            padding of 10.
+        workers: processes that load and augment audio; 0 loads in the training process.
+        seed: of the order of batches and of the augmentation.
+        augmentation: speed and gain.
+    """
+
+    def __init__(
+        self,
+        train: list[Path],
+        dev: list[Path],
+        max_duration: float = 120.0,
+        buckets: int = 10,
+        workers: int = 1,
+        seed: int = 0,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        self.train, self.dev = train, dev
+        self.max_duration, self.buckets, self.workers, self.seed = max_duration, buckets, workers, seed
+        self.augmentation = augmentation
+        self._position = (0, 0)  # epoch, and batches of it already trained on
+
+    def connect(self, tokenizer: Tokenizer, rate: int, frame_samples: int) -> None:
+        """What the model is: its tokens, its input's rate in Hz, and how many samples a frame of it has."""
+        self.tokenizer, self.rate, self.frame_samples = tokenizer, rate, frame_samples
+
+    def setup(self, stage: str) -> None:
+        if hasattr(self, "_dev"):
+            return
+        self._dev = self._utterances(self.dev, "dev", NO_AUGMENTATION)
+        self._train = self._utterances(self.train, "train", self.augmentation)
+
+    def _utterances(self, manifests: Sequence[Path], name: str, augmentation: Augmentation) -> Utterances:
+        if not manifests:
+            raise UserError(f"data.{name}: no manifest is given; name at least one")
+        cuts = list(load_cuts(manifests, check_audio=True))
+        tokens = [self.tokenizer.encode(cut.supervisions[0].text or "") for cut in cuts]
+        fastest = max(augmentation.speeds)
+        fits = [self._can_align(cut, ids, fastest) for cut, ids in zip(cuts, tokens, strict=True)]
+        dropped = [cut.id for cut, fit in zip(cuts, fits, strict=True) if not fit]
+        if len(dropped) == len(cuts):
+            raise UserError(
+                f"data.{name}: no utterance has as many frames as tokens; do audio and text belong together?"
+            )
+        if dropped:
+            rest = "" if len(dropped) <= NAMED else f" and {len(dropped) - NAMED} more"
+            say(
+                f"{name}: dropped {len(dropped)} of {len(cuts)} utterances that cannot be aligned,"
+                f" having more tokens than frames: {', '.join(dropped[:NAMED])}{rest}"
+            )
+        cuts, tokens = list(itertools.compress(cuts, fits)), list(itertools.compress(tokens, fits))
+        hours = sum(cut.duration for cut in cuts) / 3600
+        say(f"{name}: {len(cuts)} utterances, {hours:.2f} h")
+        return Utterances(cuts, tokens, self.rate, augmentation, self.seed)
+
+    def _can_align(self, cut: Cut, tokens: Sequence[int], speed: float) -> bool:
+        """Whether CTC has a path: a frame for each token, and one for the blank between equal neighbours."""
+        frames = cut.duration * self.rate / speed / self.frame_samples
+        return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens)) <= frames
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The rows of each training batch of an epoch: a function of the seed and the epoch alone."""
+        rows = {cut.id: row for row, cut in enumerate(self._train.cuts)}
+        rng = random.Random(f"{self.seed} {epoch}")
+        cuts = rng.sample(self._train.cuts, len(rows))
+        sampler = DynamicBucketingSampler(
+            cuts,
+            max_duration=self.max_duration,
+            num_buckets=max(2, min(self.buckets, len(cuts))),
+            shuffle=False,  # it was done above, and the sampler's own is quadratic in the size of its buckets
+            sync_buckets=True,  # without, lhotse 1.33 ends the epoch at the first bucket that has run empty
+            world_size=1,
+            rank=0,
+        )
+        batches = [[rows[cut.id] for cut in batch] for batch in sampler]
+        return rng.sample(batches, len(batches))  # the sampler takes its buckets in the same order every time
+
+    def steps_an_epoch(self) -> int:
+        """Batches of epoch 0 for one process; those of other epochs differ by a few."""
+        return len(self.batches(0)) // self._world()[1]
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> EpochLoader:
+        """The loader of the trainer's current epoch; the command has Lightning ask for one each epoch."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        rank, world = self._world()
+        batches = self.batches(epoch)
+        batches = batches[rank : len(batches) - len(batches) % world : world]
+        start = self._position[1] if self._position[0] == epoch else 0
+        source = self._train
+        dataset = Utterances(source.cuts, source.tokens, self.rate, self.augmentation, self.seed, epoch)
+        return EpochLoader(dataset, batches, self.workers, start)
+
+    def val_dataloader(self) -> EpochLoader:
+        rank, world = self._world()
+        return EpochLoader(self._dev, _pack(self._dev.cuts, self.max_duration)[rank::world], self.workers)
+
+    def sample_audio(self, count: int) -> Iterator[torch.Tensor]:
+        """Audio (S,) of up to `count` training utterances, evenly spread over the manifests, as recorded."""
+        plain = Utterances(self._train.cuts, self._train.tokens, self.rate)
+        step = max(1, len(plain) // count)
+        return (torch.from_numpy(plain.audio(row)) for row in range(0, len(plain), step)[:count])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the data. Of the trainer's counters, `processed` is `trained on` at every hook."""
+        assert self.trainer is not None
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.trainer.current_epoch, "batches": progress.processed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._position = (state_dict["epoch"], state_dict["batches"])
+
+
+def _pack(cuts: Sequence[Cut], max_duration: float) -> list[list[int]]:
+    """Rows in order of duration, longest first, cut into batches that fill at most `max_duration` seconds."""
+    batches: list[list[int]] = []
+    longest = 0.0
+    for row in sorted(range(len(cuts)), key=lambda row: -cuts[row].duration):
+        if not batches or longest * (len(batches[-1]) + 1) > max_duration:
+            batches.append([])
+            longest = cuts[row].duration
+        batches[-1].append(row)
+    return batches

@@ -1,0 +1,134 @@
+"""Utterances in memory as cuts and tokens; batches of them as padded tensors, loaded by worker processes.
+
+Of the model it knows the rate of its input, of Lightning nothing. B batch, S samples, U tokens.
+"""
+
+from __future__ import annotations
+
+import signal
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asr.data.augment import NO_AUGMENTATION, Augmentation, perturb
+from asr.data.manifest import AudioError, load_audio
+
+
+class Batch(NamedTuple):
+    audio: Tensor  # (B, S) zero-padded
+    lengths: Tensor  # (B,) in samples
+    tokens: Tensor  # (B, U) zero-padded
+    token_lengths: Tensor  # (B,)
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+class Utterances(Dataset):
+    """A list of rows -> the Batch of these utterances, augmented as a function of (seed, epoch, cut id)."""
+
+    def __init__(
+        self,
+        cuts: Sequence[Cut],
+        tokens: Sequence[Sequence[int]],
+        rate: int,
+        augmentation: Augmentation = NO_AUGMENTATION,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        self.cuts, self.tokens, self.rate = cuts, tokens, rate
+        self.augmentation, self.seed, self.epoch = augmentation, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def audio(self, row: int) -> NDArray[np.float32]:
+        """Samples (S,) at the model's rate. Raises AudioError naming the file that cannot be read."""
+        cut = self.cuts[row]
+        rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(cut.id.encode())])
+        return perturb(load_audio(cut), cut.sampling_rate, self.rate, self.augmentation, rng)
+
+    def __getitem__(self, rows: list[int]) -> Batch:
+        audio = [self.audio(row) for row in rows]
+        tokens = [np.asarray(self.tokens[row], dtype=np.int64) for row in rows]
+        return Batch(
+            audio=_pad(audio),
+            lengths=torch.tensor([len(samples) for samples in audio]),
+            tokens=_pad(tokens),
+            token_lengths=torch.tensor([len(sequence) for sequence in tokens]),
+            ids=tuple(self.cuts[row].id for row in rows),
+            texts=tuple(self.cuts[row].supervisions[0].text or "" for row in rows),
+        )
+
+
+def _pad(sequences: Sequence[NDArray[Any]]) -> Tensor:
+    padded = np.zeros((len(sequences), max(map(len, sequences))), dtype=sequences[0].dtype)
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return torch.from_numpy(padded)
+
+
+class _InOneLine(Dataset):
+    """Hands a worker's AudioError over as a value: raised there, it would arrive wrapped in a traceback."""
+
+    def __init__(self, dataset: Utterances) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, rows: list[int]) -> Batch | AudioError:
+        try:
+            return self.dataset[rows]
+        except AudioError as error:
+            return error
+
+
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    """A terminal sends Ctrl-C to all; the parent, stopping at the end of a batch, needs its workers still."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, inherited with the fork
+
+
+class EpochLoader:
+    """Iterates over the batches of one epoch from batch `start` on; its length counts all of them.
+
+    Workers start at the first `next`, not at `iter`: Lightning calls `iter` more often than it uses the
+    result. By `state_dict` and `load_state_dict` Lightning knows a loader that can resume; the position
+    itself is kept by the data module, since the loader cannot tell fetched from trained on.
+    """
+
+    def __init__(
+        self, dataset: Utterances, batches: Sequence[list[int]], workers: int, start: int = 0
+    ) -> None:
+        self.dataset, self.batches, self.start = dataset, batches, start
+        self._loader = partial(
+            DataLoader,
+            _InOneLine(dataset),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_ctrl_c_to_the_parent,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.start >= len(self.batches):
+            return
+        for batch in self._loader(sampler=self.batches[self.start :]):
+            if isinstance(batch, AudioError):
+                raise batch
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from asr.data.augment import Augmentation, SpecAugment, perturb, resample, spec_augment
+
+
+def tone(seconds: float, hertz: float, rate: int) -> np.ndarray:
+    return np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate).astype(np.float32)
+
+
+def loudest(samples: np.ndarray, rate: int) -> float:
+    return float(np.abs(np.fft.rfft(samples)).argmax() * rate / len(samples))
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.0, 1.1])
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+def test_speed_changes_duration_and_pitch_together_from_any_rate(rate: int, speed: float) -> None:
+    faster = resample(tone(2.0, 440, rate), rate, 16000, speed)
+    assert len(faster) == pytest.approx(2.0 / speed * 16000, abs=2)
+    assert loudest(faster, 16000) == pytest.approx(440 * speed, abs=1)
+
+
+def test_the_same_generator_state_gives_the_same_perturbation_and_another_gives_another() -> None:
+    samples, config = tone(0.5, 300, 16000), Augmentation()
+    rngs = [np.random.default_rng(seed) for seed in (1, 1, 2)]
+    first, again, other = (perturb(samples, 16000, 16000, config, rng) for rng in rngs)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.dtype == np.float32
+
+
+def test_gain_stays_in_its_range_of_decibels() -> None:
+    samples, config = np.ones(100, dtype=np.float32), Augmentation(speeds=(1.0,), gain_db=(-6.0, 3.0))
+    rng = np.random.default_rng(0)
+    decibels = [20 * np.log10(perturb(samples, 16000, 16000, config, rng)[0]) for _ in range(200)]
+    assert -6 <= min(decibels) < -5
+    assert 2 < max(decibels) <= 3
+
+
+def masked(lengths: list[int], config: SpecAugment, seed: int = 0) -> torch.Tensor:
+    """Which of (B, 100, 40) features of ones are masked."""
+    features = torch.ones(len(lengths), 100, 40)
+    generator = torch.Generator().manual_seed(seed)
+    return spec_augment(features, torch.tensor(lengths), config, generator) == 0
+
+
+def test_every_utterance_has_its_own_masks() -> None:
+    mask = masked([100, 100], SpecAugment(time_masks=2, frequency_masks=2))
+    assert not torch.equal(mask[0], mask[1])
+
+
+def test_time_masks_scale_with_the_length_of_the_utterance_and_lie_inside_it() -> None:
+    config = SpecAugment(time_masks=1, time_ratio=0.2, frequency_masks=0)
+    masks = torch.stack([masked([100, 30], config, seed)[:, :, 0] for seed in range(300)])  # (seeds, B, T)
+    assert masks[:, 0].sum(1).max() == 20
+    assert masks[:, 1].sum(1).max() == 6
+    assert not masks[:, 1, 30:].any()
+    assert masks[:, 1, :30].any(0).all()
+
+
+def test_frequency_masks_cover_all_time_and_at_most_their_width() -> None:
+    config = SpecAugment(time_masks=0, frequency_masks=1, frequency_width=5)
+    masks = torch.stack([masked([100], config, seed)[0] for seed in range(200)])  # (seeds, T, M)
+    assert (masks.all(1) == masks.any(1)).all()
+    assert masks[:, 0].sum(1).max() == 5
+    assert masks[:, 0].any(0).all()
+
+
+def test_features_that_are_not_masked_are_untouched() -> None:
+    features = torch.randn(3, 50, 40)
+    generator = torch.Generator().manual_seed(1)
+    augmented = spec_augment(features, torch.tensor([50, 40, 3]), SpecAugment(), generator)
+    assert torch.equal(augmented[augmented != 0], features[augmented != 0])
+    assert (augmented == 0).any()
