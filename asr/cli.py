@@ -5,6 +5,7 @@ Modules are imported when they are called, so that `asr transcribe` never loads 
 
 from __future__ import annotations
 
+import argparse
 import errno
 import importlib
 import os
@@ -38,6 +39,19 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         status = fail(f"{error.filename or 'output'}: no space left on the disk; free some and run again")
     sys.exit(status)
+
+
+class at_least:
+    """An argparse type: a number not below `least`; argparse says the rest."""
+
+    def __init__(self, least: int, kind: type[int] | type[float]) -> None:
+        self.least, self.kind = least, kind
+
+    def __call__(self, text: str) -> int | float:
+        number = self.kind(text)
+        if not number >= self.least:
+            raise argparse.ArgumentTypeError(f"{text} is below {self.least}")
+        return number
 
 
 def fail(message: str) -> int:

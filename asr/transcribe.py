@@ -24,6 +24,7 @@ from rich.text import Text
 
 from asr import audio, formats
 from asr.bundle import load_bundle
+from asr.cli import at_least
 from asr.decoding.types import Transcript
 from asr.errors import UserError
 from asr.streaming import StreamingRecognizer
@@ -58,7 +59,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt (.json, .srt, .vtt)"
     )
-    parser.add_argument("--chunk", type=float, default=320, metavar="MS", help="audio computed at once (320)")
+    parser.add_argument(
+        "--chunk", type=at_least(0, float), default=320, metavar="MS", help="audio computed at once (320)"
+    )
     parser.add_argument(
         "--partials",
         choices=("auto", "lines", "off"),
@@ -66,7 +69,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="auto: live if standard error is a terminal; lines: each change is a line",
     )
     parser.add_argument("--pace", action="store_true", help="hear the recording at the speed of speech")
-    parser.add_argument("--threads", type=int, default=1, help="for the model; one is best for one stream")
+    parser.add_argument(
+        "--threads", type=at_least(1, int), default=1, help="for the model; one is best for one stream"
+    )
     args = parser.parse_args(argv)
     twice = [name for name, count in Counter(map(output_name, args.files)).items() if count > 1]
     if len(args.files) > 1 and args.format != "text" and not args.output_dir:

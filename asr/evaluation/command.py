@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from asr.cli import at_least
 from asr.errors import UserError
 from asr.evaluation.bootstrap import Comparison, Groups
 from asr.evaluation.decode import Decoded, Failed, bundle_recogniser, decode, decode_in_processes
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--chunk",
-        type=_at_least(0, float),
+        type=at_least(0, float),
         default=320,
         metavar="MS",
         help="milliseconds at a time (320); 0: all at once",
@@ -79,22 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output-dir", type=Path, metavar="DIR", help="where to write; without it only the tables"
     )
     parser.add_argument("--report", choices=("html", "text"), default="html", help="kind of aligned report")
-    parser.add_argument("--limit", type=_at_least(1, int), metavar="N", help="only the first N utterances")
-    parser.add_argument("--jobs", type=_at_least(1, int), default=1, metavar="N", help="processes (1)")
+    parser.add_argument("--limit", type=at_least(1, int), metavar="N", help="only the first N utterances")
+    parser.add_argument("--jobs", type=at_least(1, int), default=1, metavar="N", help="processes (1)")
     return parser
-
-
-class _at_least:
-    """An argparse type: a number not below `least`; argparse says the rest."""
-
-    def __init__(self, least: int, kind: type[int] | type[float]) -> None:
-        self.least, self.kind = least, kind
-
-    def __call__(self, text: str) -> int | float:
-        number = self.kind(text)
-        if not number >= self.least:
-            raise argparse.ArgumentTypeError(f"{text} is below {self.least}")
-        return number
 
 
 def _evaluate(args: argparse.Namespace) -> int:
