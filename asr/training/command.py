@@ -163,7 +163,7 @@ def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
         candidates.append(
             Candidate(f"the mean of the best {len(best)}", weights, _dev_wer(module, data, weights))
         )
-    if _find(trainer, LearningCurve).step != trainer.global_step:
+    if not candidates or _find(trainer, LearningCurve).step != trainer.global_step:
         weights = _find(trainer, Ema).weights()
         candidates.append(Candidate("the end of training", weights, _dev_wer(module, data, weights)))
     chosen = min(candidates, key=lambda candidate: candidate.wer)

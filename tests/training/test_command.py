@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -198,3 +199,13 @@ def test_training_learns_words_of_one_tone_each(config: ConfigWriter, tmp_path: 
     assert main(["--config", str(path)]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "curve.jsonl").read_text().splitlines()]
     assert min(line["dev_wer"] for line in lines) < 20
+
+
+def test_a_finished_training_that_was_moved_writes_its_bundle_again(
+    trained: Path, config: ConfigWriter, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    shutil.rmtree(moved / "bundle")
+    assert main(["--config", str(config(moved)), "--ckpt_path", "last"]) == 0
+    assert load_bundle(moved / "bundle")
