@@ -109,11 +109,12 @@ def test_words_join_to_the_text(model: CtcModel, tokenizer: Tokenizer, audio: ND
         assert " ".join(word.text for word in transcript.words) == transcript.text
 
 
-def test_an_empty_stream_has_no_words(model: CtcModel, tokenizer: Tokenizer) -> None:
+def test_an_empty_stream_finishes_once_and_for_all(model: CtcModel, tokenizer: Tokenizer) -> None:
     recognizer = StreamingRecognizer(model, tokenizer)
-    recognizer.accept(np.zeros(0, np.float32))
-    recognizer.finish()
-    assert recognizer.finish() == recognizer.finish()  # finishing twice is finishing
+    assert recognizer.accept(np.zeros(0, np.float32)).words == ()
+    first = recognizer.finish()
+    assert first.tentative == ""
+    assert recognizer.finish() == first
 
 
 def test_reset_begins_a_new_stream(model: CtcModel, tokenizer: Tokenizer, audio: NDArray[np.float32]) -> None:
