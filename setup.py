@@ -1,6 +1,6 @@
-"""Compiles the C operator into the wheel; everything else about the package is in pyproject.toml.
+"""Compiles the native libraries into the wheel; everything else about the package is in pyproject.toml.
 
-A wheel is also built where there is no compiler: the operator is then compiled at first use, or done without.
+A wheel is also built where there is no compiler: a library is then compiled at first use, or done without.
 """
 
 import importlib.util
@@ -10,26 +10,31 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-# By its path: importing the package would import torch, which an isolated build does not have.
-_spec = importlib.util.spec_from_file_location(
-    "operator_build", Path(__file__).parent / "asr" / "ops" / "build.py"
-)
+# By its path: an isolated build does not have the package on its own path.
+_spec = importlib.util.spec_from_file_location("native", Path(__file__).parent / "asr" / "native.py")
 assert _spec is not None and _spec.loader is not None
-operator_build = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(operator_build)
+native = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(native)
+
+LIBRARIES = {"asr.ops._mgu": native.MGU, "asr.decoding._decoder": native.DECODER}
 
 
-class BuildOperator(build_ext):
-    """The operator is a plain shared library, loaded with ctypes: no Python.h, no torch headers."""
+def library(name: str) -> native.Library:
+    """By the extension's name, of which setuptools sometimes gives the last part alone."""
+    return next(library for full, library in LIBRARIES.items() if full.endswith(name))
+
+
+class BuildLibraries(build_ext):
+    """Plain shared libraries, loaded with ctypes: no Python.h, no torch headers."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split(".")[:-1]) / operator_build.library_name())
+        return str(Path(*fullname.split(".")[:-1]) / native.file_name(library(fullname)))
 
     def build_extension(self, ext: Extension) -> None:
         try:
-            operator_build.compile_library(Path(self.get_ext_fullpath(ext.name)))
-        except operator_build.BuildError as error:
-            self.warn(f"the C operator is left out of this wheel: {error}")
+            native.compile_library(library(ext.name), Path(self.get_ext_fullpath(ext.name)))
+        except native.BuildError as error:
+            self.warn(f"{ext.name} is left out of this wheel: {error}")
 
 
 class AnyPython(bdist_wheel):
@@ -39,7 +44,13 @@ class AnyPython(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def extension(name: str) -> Extension:
+    root = Path(__file__).parent
+    sources = [str(path.relative_to(root)) for path in library(name).sources]
+    return Extension(name, sources=sources, optional=True)
+
+
 setup(
-    ext_modules=[Extension("asr.ops._mgu", sources=["asr/ops/csrc/mgu.c"], optional=True)],
-    cmdclass={"build_ext": BuildOperator, "bdist_wheel": AnyPython},
+    ext_modules=[extension(name) for name in LIBRARIES],
+    cmdclass={"build_ext": BuildLibraries, "bdist_wheel": AnyPython},
 )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.ops import build
+from asr import native
 
 log = logging.getLogger("asr")
 
@@ -53,8 +53,8 @@ def is_available() -> bool:
 def library() -> ctypes.CDLL | str:
     """The loaded C library, or one line saying why there is none."""
     try:
-        loaded = ctypes.CDLL(str(build.find_or_build()))
-    except (build.BuildError, OSError) as error:
+        loaded = ctypes.CDLL(str(native.find_or_build(native.MGU)))
+    except (native.BuildError, OSError) as error:
         log.warning("the C operator is missing, the recurrence runs 1.5 to 3 times slower: %s", error)
         return str(error)
     pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asr import ops
+from asr import native, ops
 from asr.errors import UserError
-from asr.ops import Backend, bptt, build, cpu
+from asr.ops import Backend, bptt, cpu
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
@@ -293,10 +293,10 @@ def test_auto_takes_the_c_operator_for_float32_and_bptt_for_the_rest(operator: N
 def test_without_a_compiler_auto_works_on_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def missing() -> None:
-        raise build.BuildError("no C compiler (cc, gcc or clang) on the PATH")
+    def missing(library: native.Library) -> None:
+        raise native.BuildError("no C compiler (cc, gcc or clang) on the PATH")
 
-    monkeypatch.setattr(build, "find_or_build", missing)
+    monkeypatch.setattr(native, "find_or_build", missing)
     cpu.library.cache_clear()
     try:
         arguments = random_arguments(2, 3, 4, 5, True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.ops import build
+from asr import native
 
 DRIVER = Path(__file__).with_name("mgu_driver.c")
 # The thread sanitizer cannot see into libgomp, so it gets the threads that compilers without OpenMP get.
@@ -28,7 +28,7 @@ def test_the_operator_is_clean_and_right_under_sanitizers(check: str, tmp_path: 
         compiler,
         *flags,
         *CHECKS[check],
-        f"-I{build.SOURCE.parent}",
+        f"-I{native.MGU.package / 'csrc'}",
         str(DRIVER),
         "-lm",
         "-o",
