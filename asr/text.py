@@ -39,7 +39,7 @@ class Tokenizer:
         self.model = model  # the serialised SentencePiece model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocabulary: int = self._processor.get_piece_size()  # with the blank
-        self._pieces: list[str] = [self._processor.id_to_piece(token) for token in range(self.vocabulary)]
+        self.pieces: list[str] = [self._processor.id_to_piece(token) for token in range(self.vocabulary)]
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -63,13 +63,6 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._processor.decode(list(tokens))
-
-    def piece(self, token: int) -> str:
-        """The token as written, with the mark of a word's start as a space."""
-        return self._pieces[token].replace(WORD_START, " ")
-
-    def starts_word(self, token: int) -> bool:
-        return self._pieces[token].startswith(WORD_START)
 
 
 def train_tokenizer(

@@ -1,1 +1,1 @@
-"""Decoders: log-probabilities in, tokens with times out. Nothing here knows the model or the spelling."""
+"""Decoders: log-probabilities in, tokens with times out. Nothing here knows the acoustic model."""

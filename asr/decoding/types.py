@@ -1,13 +1,19 @@
-"""What decoders and recognisers give: tokens in frames, words in seconds."""
+"""What decoders give: words and tokens in frames. Their seconds are asr.transcript's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Token(NamedTuple):
-    """An emitted token, the frames [start, end) in which it was the output, and its best log-probability."""
+    """An emitted token, the frames [start, end) in which it was the output, and its best log-probability.
+
+    Frames count from the beginning of the stream, as in everything here.
+    """
 
     id: int
     start: int
@@ -16,33 +22,45 @@ class Token(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """The tokens that are not committed yet, in order."""
-
-    tokens: tuple[Token, ...]
-
-
-@dataclass(frozen=True)
-class Word:
-    """Times in seconds from the start of the stream; confidence in [0, 1]."""
+class DecodedWord:
+    """A decoder's word; its frames are those of the emissions, which an encoder sends late."""
 
     text: str
-    start: float
-    end: float
-    confidence: float
+    tokens: tuple[int, ...]
+    start: int  # frame in which the first token was emitted
+    end: int  # frame after the last token's last one
+    confidence: float  # in [0, 1]
+    survived: int  # frames for which it has stood in the best hypothesis, at its place, with this very text
 
 
 @dataclass(frozen=True)
-class Transcript:
-    """All that a stream has said so far. `committed` never changes again but by growing; `tentative` may.
+class Hypothesis:
+    """One reading of what is not final yet."""
 
-    `words` are those of committed and tentative text together.
-    """
+    tokens: tuple[Token, ...]
+    score: float  # natural logarithm
+    posterior: float  # share of the mass of all hypotheses that are alive
+    text: str
 
-    committed: str
-    tentative: str
-    words: tuple[Word, ...]
+
+class Decoder(Protocol):
+    """A decoder of one stream. Feeding the frames in any pieces is the same."""
+
+    def accept(self, log_probs: NDArray[np.float32]) -> None:
+        """log_probs (T, V): the next frames. ValueError, and nothing is taken, where a frame is broken."""
+
+    def take(self) -> list[DecodedWord]:
+        """The words that have become final since the last call: each is given once and never changes."""
+
+    def tentative(self) -> list[DecodedWord]:
+        """The best hypothesis after the final words."""
+
+    def flush(self) -> None:
+        """At an endpoint or the end: the best hypothesis becomes final; the stream can go on."""
+
+    def reset(self) -> None:
+        """Begin a new stream."""
 
     @property
-    def text(self) -> str:
-        return f"{self.committed} {self.tentative}".strip()
+    def trailing_blanks(self) -> int:
+        """Frames since the last output of the best hypothesis that was no blank, or since the beginning."""

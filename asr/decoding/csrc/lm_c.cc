@@ -1,0 +1,221 @@
+// The C interface of language models: what asr/decoding/language_model.py and asr/lm.py call through ctypes.
+//
+// What fails returns null or -1 and leaves one line in the caller's `error`, of kError bytes.
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+#include <stdexcept>
+
+#include "estimate.h"
+#include "ngram.h"
+#include "ngram_arpa.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+using namespace asr;
+
+namespace {
+
+constexpr size_t kError = 1024;
+
+template <typename Result, typename Function>
+Result guarded(char* error, Result failed, Function function) {
+  try {
+    return function();
+  } catch (const std::bad_alloc&) {
+    std::snprintf(error, kError, "not enough memory");
+  } catch (const std::exception& exception) {
+    std::snprintf(error, kError, "%s", exception.what());
+  }
+  return failed;
+}
+
+const NgramModel* ngram(const LanguageModel* model) { return static_cast<const NgramModel*>(model); }
+
+// A model that lives elsewhere (KenLM's, in Python): asked once a finished word. Its trie is that of an NgramModel
+// of order 1, whose word ids are the caller's as well.
+using ScoreCallback = float (*)(const uint32_t* history, int32_t length, uint32_t word);
+
+class CallbackModel final : public LanguageModel {
+ public:
+  CallbackModel(const NgramModel* lexicon, int order, ScoreCallback callback)
+      : lexicon_(lexicon), order_(order), callback_(callback) {}
+
+  LmState begin() const override {
+    LmState state = {};
+    if (order_ > 1) {
+      state.words[0] = kBegin;
+      state.length = 1;
+    }
+    return state;
+  }
+  float score(const LmState& in, uint32_t word, LmState* out) const override {
+    const float value = callback_(in.words, in.length, word);
+    LmState state = {};
+    state.length = (uint8_t)std::min(in.length + 1, order_ - 1);
+    if (state.length) state.words[0] = word;
+    for (int i = 1; i < state.length; i++) state.words[i] = in.words[i - 1];
+    *out = state;
+    return value;
+  }
+  float score_end(const LmState& in) const override { return callback_(in.words, in.length, kEnd); }
+  uint32_t unknown() const override { return kUnknown; }
+  int32_t child(int32_t node, uint8_t byte) const override { return lexicon_->child(node, byte); }
+  uint32_t word(int32_t node) const override { return lexicon_->word(node); }
+  float best_below(int32_t node) const override { return lexicon_->best_below(node); }
+
+ private:
+  const NgramModel* lexicon_;
+  int order_;
+  ScoreCallback callback_;
+};
+
+}  // namespace
+
+EXPORT LanguageModel* asr_lm_open(const char* path, char* error) {
+  return guarded<LanguageModel*>(error, nullptr, [&] { return NgramModel::open(path).release(); });
+}
+
+EXPORT LanguageModel* asr_lm_callback(const LanguageModel* lexicon, int order, ScoreCallback callback, char* error) {
+  return guarded<LanguageModel*>(error, nullptr,
+                                 [&] { return new CallbackModel(ngram(lexicon), order, callback); });
+}
+
+EXPORT void asr_lm_close(LanguageModel* model) { delete model; }
+
+// What an n-gram model has: its order, and how many n-grams of each.
+EXPORT int asr_lm_counts(const LanguageModel* model, uint64_t* counts) {
+  const NgramHeader& header = ngram(model)->header();
+  std::copy(header.counts, header.counts + header.order, counts);
+  return (int)header.order;
+}
+
+// See `spellable`; the missing letters go to `missing`, of kError bytes.
+EXPORT double asr_lm_spellable(const LanguageModel* model, const char* letters, char* missing) {
+  std::string lacking;
+  const double share = spellable(*ngram(model), letters, &lacking);
+  std::snprintf(missing, kError, "%s", lacking.c_str());
+  return share;
+}
+
+// Text of a sentence, words separated by spaces: ln P of it with </s>. `sums`: ln P of the words that the model knows
+// and of </s>; of the others; `counts`: words, those of them that are unknown.
+EXPORT void asr_lm_sentence(const LanguageModel* model, const char* text, size_t size, double* sums, uint64_t* counts) {
+  LmState state = model->begin();
+  const char* end = text + size;
+  for (const char* at = text; at < end;) {
+    while (at < end && *at == ' ') at++;
+    int32_t node = 0;
+    const char* begin = at;
+    for (; at < end && *at != ' '; at++)
+      if (node >= 0) node = model->child(node, (uint8_t)*at);
+    if (at == begin) break;
+    const uint32_t word = node < 0 ? model->unknown() : model->word(node);
+    const bool unknown = word == model->unknown();
+    sums[unknown] += model->score(state, word, &state);
+    counts[0]++;
+    counts[1] += unknown;
+  }
+  sums[0] += model->score_end(state);
+}
+
+EXPORT void asr_lm_begin(const LanguageModel* model, LmState* state) { *state = model->begin(); }
+
+EXPORT float asr_lm_score(const LanguageModel* model, const LmState* in, const char* word, size_t size, LmState* out) {
+  int32_t node = 0;
+  for (size_t i = 0; i < size && node >= 0; i++) node = model->child(node, (uint8_t)word[i]);
+  return model->score(*in, node < 0 ? model->unknown() : model->word(node), out);
+}
+
+EXPORT float asr_lm_score_end(const LanguageModel* model, const LmState* in) { return model->score_end(*in); }
+
+EXPORT float asr_lm_unigram(const LanguageModel* model, uint32_t word) { return ngram(model)->unigram(word); }
+
+// ARPA text in pieces.
+
+EXPORT ArpaReader* asr_lm_arpa(const char* name, const char* directory, uint64_t memory, char* error) {
+  return guarded<ArpaReader*>(error, nullptr, [&] { return new ArpaReader(name, directory, memory); });
+}
+
+EXPORT void asr_lm_arpa_close(ArpaReader* reader) { delete reader; }
+
+// How many bytes were taken; after fewer than all (or all), asr_lm_arpa_vocabulary may have something.
+EXPORT int64_t asr_lm_arpa_feed(ArpaReader* reader, const char* text, size_t size, char* error) {
+  return guarded<int64_t>(error, -1, [&] { return (int64_t)reader->feed(text, size); });
+}
+
+// How many words the 1-grams have, once they have all been read and until the next piece; else -1.
+EXPORT int64_t asr_lm_arpa_vocabulary(const ArpaReader* reader) {
+  return reader->has_vocabulary() ? (int64_t)reader->vocabulary().size() : -1;
+}
+
+EXPORT const char* asr_lm_arpa_word(const ArpaReader* reader, int64_t index) {
+  return reader->vocabulary()[(size_t)index].c_str();
+}
+
+EXPORT void asr_lm_arpa_respell(ArpaReader* reader, int64_t index, const char* word) {
+  reader->respell((size_t)index, word);
+}
+
+EXPORT LanguageModel* asr_lm_arpa_finish(ArpaReader* reader, int bits, const char* path, char* error) {
+  return guarded<LanguageModel*>(error, nullptr, [&] { return reader->finish(bits, path).release(); });
+}
+
+// Estimation.
+
+// Hears what is being done and how much of it; what is not 0 stops it.
+using ProgressCallback = int (*)(const char* phase, uint64_t done, uint64_t all);
+using WriteCallback = int (*)(const char* text, size_t size);
+
+EXPORT Estimator* asr_lm_estimator(int order, uint64_t memory, const char* directory, ProgressCallback progress,
+                                   char* error) {
+  return guarded<Estimator*>(error, nullptr, [&] {
+    return new Estimator(order, memory, directory, [progress](const char* phase, uint64_t done, uint64_t all) {
+      if (progress(phase, done, all)) throw std::runtime_error("interrupted");
+    });
+  });
+}
+
+EXPORT void asr_lm_estimator_close(Estimator* estimator) { delete estimator; }
+
+// How many words there have been so far.
+EXPORT int64_t asr_lm_estimator_feed(Estimator* estimator, const char* text, size_t size, char* error) {
+  return guarded<int64_t>(error, -1, [&] {
+    estimator->feed(text, size);
+    return (int64_t)estimator->tokens();
+  });
+}
+
+// `counts`: what --prune drops, one an order; `only`: the allowed words, a line each. How many words of the text were
+// cut.
+EXPORT int64_t asr_lm_estimator_run(Estimator* estimator, const uint64_t* counts, int order, double entropy,
+                                    uint64_t most, const char* only, size_t size, char* error) {
+  return guarded<int64_t>(error, -1, [&] {
+    std::vector<std::string> words;
+    for (const char *at = only, *end = only + size; at < end;) {
+      const char* stop = std::find(at, end, '\n');
+      if (stop > at) words.emplace_back(at, stop);
+      at = stop + 1;
+    }
+    estimator->estimate({{counts, counts + order}, entropy}, most, words);
+    return (int64_t)estimator->cut();
+  });
+}
+
+EXPORT uint64_t asr_lm_estimator_count(const Estimator* estimator, int k) { return estimator->count(k); }
+
+EXPORT int asr_lm_estimator_fell_back(const Estimator* estimator, int k) { return estimator->fell_back(k); }
+
+EXPORT int asr_lm_estimator_arpa(const Estimator* estimator, WriteCallback write, char* error) {
+  return guarded<int>(error, -1, [&] {
+    estimator->write_arpa([write](const char* text, size_t size) {
+      if (write(text, size)) throw std::runtime_error("interrupted");
+    });
+    return 0;
+  });
+}
+
+EXPORT LanguageModel* asr_lm_estimator_build(Estimator* estimator, int bits, const char* path, char* error) {
+  return guarded<LanguageModel*>(error, nullptr, [&] { return estimator->build(bits, path).release(); });
+}

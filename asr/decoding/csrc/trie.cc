@@ -1,0 +1,181 @@
+// The prefixes' trie, and what moves its root: words that are final, endpoints.
+#include <algorithm>
+
+#include "beam.h"
+
+namespace asr {
+namespace {
+
+constexpr int64_t kLongestWord = 64;  // tokens; a longer one is handed out in parts
+constexpr uint64_t kNoLetters = 0xcbf29ce484222325u;  // FNV-1a, 64 bits
+
+}  // namespace
+
+int32_t Beam::new_node(int32_t parent, int32_t token, const Scored& scored) {
+  int32_t made;
+  if (free_.empty()) {
+    made = static_cast<int32_t>(nodes_.size());
+    nodes_.emplace_back();
+  } else {
+    made = free_.back();
+    free_.pop_back();
+  }
+  Node& node = nodes_[made];
+  Node& before = nodes_[parent];
+  const bool starts = scorer_.starts_word(token);
+  node = {parent, -1, before.child, token, kDead, before.word, before.length + 1, frame_, before.hash, 0, scored};
+  if (starts && before.scored.context.open) ++node.word;
+  if (starts) node.hash = kNoLetters;
+  for (const char byte : scorer_.letters(token)) {
+    node.hash = (node.hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3u;
+  }
+  before.child = made;
+  return made;
+}
+
+int32_t Beam::find_child(int32_t parent, int32_t token) const {
+  int32_t child = nodes_[parent].child;
+  while (child >= 0 && nodes_[child].token != token) child = nodes_[child].sibling;
+  return child;
+}
+
+// Free the node, and those before it, unless somebody lives there or behind. It may have been freed before.
+void Beam::release(int32_t node) {
+  while (node != root_ && nodes_[node].slot == kDead && nodes_[node].child < 0) {
+    const int32_t parent = nodes_[node].parent;
+    int32_t* link = &nodes_[parent].child;
+    while (*link != node) link = &nodes_[*link].sibling;
+    *link = nodes_[node].sibling;
+    nodes_[node].slot = kFree;
+    free_.push_back(node);
+    node = parent;
+  }
+}
+
+// Whether not all hypotheses go on the same way from here.
+bool Beam::is_fork(int32_t node) const {
+  const int32_t child = nodes_[node].child;
+  return nodes_[node].slot >= 0 || child < 0 || nodes_[child].sibling >= 0;
+}
+
+// The child of `fork` on the way to a node behind it; -1: it is the node itself.
+int32_t Beam::branch(int32_t fork, int32_t node) const {
+  int32_t way = -1;
+  for (; node != fork; node = nodes_[node].parent) way = node;
+  return way;
+}
+
+// Forget everything but how the last frame sounded: a token that goes on is not emitted again.
+void Beam::begin_segment(Live last) {
+  nodes_.clear();
+  free_.clear();
+  emissions_.clear();
+  emissions_limit_ = 1024;
+  root_ = 0;
+  nodes_.push_back({-1, -1, -1, last.token, 0, 0, 0, frame_, kNoLetters, ++mark_, scorer_.begin()});
+  const double best = std::max(last.silent.score, last.open.score);
+  last.silent.score -= best;
+  last.open.score -= best;
+  last.blank -= last.total;
+  last.sounding -= last.total;
+  last.total = 0;
+  last.node = root_;
+  last.silent.chain = last.open.chain = -1;
+  last.context = last.score = scorer_.score(nodes_[root_].scored.context);
+  live_.assign(1, last);
+  best_ = root_;
+  spoken_.assign(1, {});
+}
+
+// Words that all hypotheses share, and that have ended in all of them, are final.
+void Beam::commit() {
+  int32_t end = -1, node = root_;
+  while (!is_fork(node)) {
+    const int32_t child = nodes_[node].child;
+    const bool ended = scorer_.starts_word(nodes_[child].token);
+    if (node != root_ && (ended || nodes_[child].length - nodes_[root_].length > kLongestWord)) end = node;
+    node = child;
+  }
+  if (end >= 0) cut(end);
+}
+
+// Hand out the words up to this node, and make it the root.
+void Beam::cut(int32_t node) {
+  std::vector<double> confidences;
+  for (const Spoken& word : spoken_) confidences.push_back(std::min(1.0, word.agreed + word.remained));
+  put_words(trace(live_.front()), nodes_[node].length - nodes_[root_].length, confidences, final_);
+  spoken_.erase(spoken_.begin(), spoken_.begin() + (nodes_[node].word - nodes_[root_].word));
+  if (nodes_[node].scored.context.open) spoken_.front().present = false;  // else it is the next word's place
+  for (int32_t before = nodes_[node].parent; before >= 0; before = nodes_[before].parent) free_.push_back(before);
+  nodes_[node].parent = nodes_[node].sibling = -1;
+  root_ = node;
+  best_ = -1;
+  follow_best();
+}
+
+// The tokens that are not final, by the best alignment.
+std::vector<Token> Beam::trace(const Live& live) const {
+  std::vector<Token> tokens(nodes_[live.node].length - nodes_[root_].length);
+  const bool sounds = live.open.score > live.silent.score;
+  int32_t chain = sounds ? live.open.chain : live.silent.chain, node = live.node;
+  for (size_t i = tokens.size(); i-- > 0; node = nodes_[node].parent) {
+    if (sounds && i + 1 == tokens.size()) {
+      tokens[i] = {nodes_[node].token, live.open.start, frame_, live.open.log_prob};
+    } else {
+      const Emission& emission = emissions_[chain];
+      tokens[i] = {nodes_[node].token, emission.start, emission.end, emission.log_prob};
+      chain = emission.previous;
+    }
+  }
+  return tokens;
+}
+
+std::vector<double> Beam::final_scores() {
+  std::vector<double> scores;
+  for (const Live& live : live_) scores.push_back(live.total + scorer_.end(nodes_[live.node].scored));
+  return scores;
+}
+
+void Beam::flush() {
+  std::vector<double> scores = final_scores();
+  const auto best = std::max_element(scores.begin(), scores.end()) - scores.begin();
+  std::swap(scores[0], scores[best]);
+  std::swap(live_[0], live_[best]);
+  follow_best();
+  const std::vector<Token> tokens = trace(live_.front());
+  put_words(tokens, static_cast<int64_t>(tokens.size()), confidences(scores), final_);
+  begin_segment(live_.front());
+}
+
+void Beam::set_hotwords(std::shared_ptr<const Hotwords> hotwords) {
+  scorer_.set_hotwords(std::move(hotwords));
+  std::vector<int32_t> waiting{root_};
+  while (!waiting.empty()) {
+    Node& node = nodes_[waiting.back()];
+    waiting.pop_back();
+    scorer_.rehear(node.parent < 0 ? nullptr : &nodes_[node.parent].scored, node.token, node.scored);
+    for (int32_t child = node.child; child >= 0; child = nodes_[child].sibling) waiting.push_back(child);
+  }
+  for (Live& live : live_) {
+    live.context = scorer_.score(nodes_[live.node].scored.context);
+    live.score = live.total + live.context;
+  }
+  std::stable_sort(live_.begin(), live_.end(), [](const Live& a, const Live& b) { return a.score > b.score; });
+  for (size_t slot = 0; slot < live_.size(); ++slot) {
+    nodes_[live_[slot].node].slot = static_cast<int32_t>(slot);
+  }
+  follow_best();
+}
+
+Words Beam::take() {
+  Words taken;
+  std::swap(taken, final_);
+  return taken;
+}
+
+int64_t Beam::trailing_blanks() const {
+  const Live& best = live_.front();
+  return best.token >= 0 && best.open.score > best.silent.score ? 0 : frame_ - best.silent.end;
+}
+
+}  // namespace asr

@@ -1,0 +1,94 @@
+// Random streams through the beam, for sanitizers: every option, a toy language model, hotwords that change.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <random>
+
+#include "beam.h"
+
+namespace {
+
+// Words are all strings of a and b up to three letters; a word's probability is a hash of it and its history.
+class Toy : public asr::LanguageModel {
+ public:
+  asr::LmState begin() const override { return {}; }
+  float score(const asr::LmState& in, uint32_t word, asr::LmState* out) const override {
+    *out = {{word, in.words[0]}, 2};
+    return -0.1f - ((word * 2654435761u ^ in.words[0] * 40503u) % 1000) / 200.0f;
+  }
+  float score_end(const asr::LmState& in) const override { return -0.5f * (in.words[0] % 3); }
+  uint32_t unknown() const override { return 0; }
+  int32_t child(int32_t node, uint8_t byte) const override {
+    return node < 7 && (byte == 'a' || byte == 'b') ? 2 * node + 1 + (byte == 'b') : -1;
+  }
+  uint32_t word(int32_t node) const override { return node % 4 == 1 ? 0 : node; }
+  float best_below(int32_t node) const override { return -0.2f - 0.1f * node; }
+};
+
+using Pieces = std::vector<asr::Piece>;
+
+bool ok = true;
+
+void check(bool right, const char* what) {
+  if (!right) std::printf("%s\n", what);
+  ok = ok && right;
+}
+
+void run(uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto below = [&](uint32_t n) { return random() % n; };
+  const auto uniform = [&] { return random() / 4294967296.0; };
+  const auto pieces = std::make_shared<const Pieces>(Pieces{{"", false},  {"?", false},  {"a", true}, {"b", true},
+                                                            {"a", false}, {"ab", false}, {"", true},  {"c", true}});
+  const int32_t vocabulary = static_cast<int32_t>(pieces->size());
+  const Toy toy;
+  const asr::Options options = {static_cast<int32_t>(1 + below(20)), static_cast<int32_t>(1 + below(8)),
+                                static_cast<int64_t>(1 + below(40)), 2 + 10 * uniform(), 2 + 15 * uniform(),
+                                0.3 + 2 * uniform(), {uniform(), uniform() - 0.5, -3 * uniform()}};
+  asr::Beam beam(pieces, options, below(3) ? &toy : nullptr);
+  asr::Beam other = beam;
+  int64_t end = 0, frames = 0;
+  for (int piece = 0; piece < 60; ++piece) {
+    const int64_t count = below(12);
+    std::vector<float> log_probs(count * vocabulary);
+    const double peak = 1 + 8 * uniform();
+    for (float& value : log_probs) value = below(12) ? -peak * uniform() * uniform() : -INFINITY;
+    for (int64_t t = 0; t < count; ++t) log_probs[t * vocabulary + below(below(2) ? 1 : vocabulary)] = 0;
+    beam.accept(log_probs.data(), count);
+    frames += count;
+    if (below(8) == 0) {
+      std::vector<asr::Hotword> hotwords;
+      for (uint32_t i = below(4); i > 0; --i) {
+        const char* phrases[] = {"ab", "a", "a b", "cab a", "b a b", "c"};
+        hotwords.push_back({phrases[below(6)], 0.1 + 2 * uniform()});
+      }
+      beam.set_hotwords(hotwords.empty() && below(2) ? nullptr : std::make_shared<asr::Hotwords>(hotwords));
+    }
+    if (below(6) == 0) beam.flush();
+    if (below(9) == 0) other = beam;
+    if (below(9) == 0) std::swap(beam, other), frames = end = -1;
+    asr::Words words = beam.take();
+    const asr::Words tentative = beam.tentative();
+    words.words.insert(words.words.end(), tentative.words.begin(), tentative.words.end());
+    for (const asr::Word& word : words.words) {
+      check(frames < 0 || (word.start < word.end && word.end <= frames), "times");
+      check(word.confidence >= 0 && word.confidence <= 1 && word.survived >= 0 && word.tokens > 0, "a word");
+    }
+    double sum = 0;
+    for (const asr::Reading& reading : beam.nbest(1 + below(30)).readings) {
+      check(std::isfinite(reading.score), "a score");
+      sum += reading.posterior;
+    }
+    check(sum > 0 && sum < 1 + 1e-9, "posteriors");
+    check(beam.size() < 20000, "size");
+    if (below(25) == 0) beam.reset(), frames = end = 0;
+    if (frames < 0) return;  // whose frames these are is not known any more
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (uint32_t seed = 0; seed < 2000; ++seed) run(seed);
+  return ok ? 0 : 1;
+}
