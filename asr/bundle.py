@@ -1,42 +1,70 @@
-"""A model on disk: a directory of config.yaml, model.safetensors, tokenizer.model. Nothing is unpickled."""
+"""A model on disk: a directory that holds all that transcribing needs. Nothing in it is unpickled.
+
+config.yaml, model.safetensors and tokenizer.model make the model; decoding.yaml holds the settings that
+were calibrated for it, and lm.bin a language model; without these two the defaults hold, and none.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+import shutil
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from asr import ops
+from asr.decoding.config import DecodingConfig
 from asr.encoder import EncoderConfig
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig
 from asr.model import CtcModel, ModelConfig
 from asr.text import Tokenizer
 
+if TYPE_CHECKING:
+    from asr.decoding.language_model import LanguageModel
+
 CONFIG, WEIGHTS, TOKENIZER = "config.yaml", "model.safetensors", "tokenizer.model"
+DECODING, LANGUAGE_MODEL = "decoding.yaml", "lm.bin"
 
 Config = TypeVar("Config")
 
 
-def save_bundle(directory: str | Path, model: CtcModel, tokenizer: Tokenizer) -> None:
-    """Write the three files; each appears whole or not at all."""
+@dataclass(frozen=True)
+class Bundle:
+    """A model and how to decode it."""
+
+    model: CtcModel
+    tokenizer: Tokenizer
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    language_model: LanguageModel | None = None
+
+
+def save_bundle(directory: str | Path, bundle: Bundle) -> None:
+    """Write the files; each appears whole or not at all. One of another language model is removed."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    model = bundle.model
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / f"{WEIGHTS}.partial")
-    text = yaml.safe_dump(_plain(asdict(model.config)), sort_keys=False)
-    (directory / f"{CONFIG}.partial").write_text(text, encoding="utf-8")
-    tokenizer.save(directory / f"{TOKENIZER}.partial")
-    for name in (WEIGHTS, CONFIG, TOKENIZER):
+    for name, values in ((CONFIG, asdict(model.config)), (DECODING, asdict(bundle.decoding))):
+        text = yaml.safe_dump(_plain(values), sort_keys=False)
+        (directory / f"{name}.partial").write_text(text, encoding="utf-8")
+    bundle.tokenizer.save(directory / f"{TOKENIZER}.partial")
+    names = [WEIGHTS, CONFIG, DECODING, TOKENIZER]
+    if bundle.language_model is None:
+        (directory / LANGUAGE_MODEL).unlink(missing_ok=True)
+    elif bundle.language_model.path.resolve() != (directory / LANGUAGE_MODEL).resolve():
+        shutil.copyfile(bundle.language_model.path, directory / f"{LANGUAGE_MODEL}.partial")
+        names.append(LANGUAGE_MODEL)
+    for name in names:
         (directory / f"{name}.partial").replace(directory / name)
 
 
-def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> tuple[CtcModel, Tokenizer]:
-    """The model, in evaluation mode on the CPU, and its tokenizer; UserError names the file that is wrong."""
+def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
+    """The model, in evaluation mode on the CPU, and what goes with it; UserError names a wrong file."""
     directory = Path(directory)
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (directory / name).is_file():
@@ -44,6 +72,7 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> tuple[C
                 f"{directory}: not a model bundle, {name} is missing; give the directory that training wrote"
             )
     config = _load_config(directory / CONFIG)
+    decoding = _load_decoding(directory / DECODING)
     tokenizer = Tokenizer.load(directory / TOKENIZER)
     if tokenizer.vocabulary != config.vocabulary:
         raise UserError(
@@ -58,7 +87,7 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> tuple[C
         raise UserError(
             f"{directory / WEIGHTS}: does not hold the weights of {CONFIG} ({reason}); copy it again"
         ) from error
-    return model.eval(), tokenizer
+    return Bundle(model.eval(), tokenizer, decoding, _load_language_model(directory / LANGUAGE_MODEL))
 
 
 def _load_config(path: Path) -> ModelConfig:
@@ -72,10 +101,32 @@ def _load_config(path: Path) -> ModelConfig:
         raise UserError(f"{path}: not a model configuration ({reason}); copy the bundle again") from error
 
 
+def _load_decoding(path: Path) -> DecodingConfig:
+    """The defaults for what decoding.yaml leaves away, and where it is not there."""
+    if not path.exists():
+        return DecodingConfig()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TypeError("a line is key and value, as beam: 8")
+        return _dataclass(DecodingConfig, values)
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, UserError) as error:
+        reason = str(error.args[0] if isinstance(error, KeyError) else error).splitlines()[0]
+        raise UserError(f"{path}: not a decoding configuration ({reason}); correct or delete it") from error
+
+
+def _load_language_model(path: Path) -> LanguageModel | None:
+    if not path.exists():
+        return None
+    from asr.decoding.language_model import LanguageModel  # needs the compiled library
+
+    return LanguageModel.open(path)
+
+
 def _dataclass(kind: type[Config], values: dict[str, Any]) -> Config:
-    unknown = set(values) - {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = set(values) - {each.name for each in fields(kind)}  # type: ignore[arg-type]
     if unknown:
-        raise KeyError(f"unknown key {sorted(unknown)[0]!r}")
+        raise KeyError(f"unknown key {sorted(unknown, key=str)[0]!r}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 

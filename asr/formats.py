@@ -1,7 +1,7 @@
 """A transcript as text, JSON, SRT or WebVTT; words with times are cut into captions that can be read.
 
 Knows words and seconds, nothing of audio or models. Captions keep the usual limits of subtitling: two lines
-of at most 42 characters, at most 6 s, broken where the speaker pauses.
+of at most 42 characters, at most 6 s, broken at endpoints and where the speaker pauses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from asr.decoding.types import Transcript, Word
+from asr.transcript import Transcript, Word, join
 
 LINE = 42  # characters
 LINES = 2
@@ -35,18 +35,19 @@ def render(transcript: Transcript, format: str) -> str:
     renderers: dict[str, Callable[[Transcript], str]] = {
         "text": lambda transcript: transcript.text + "\n",
         "json": _json,
-        "srt": lambda transcript: _srt(captions(transcript.words)),
-        "vtt": lambda transcript: _vtt(captions(transcript.words)),
+        "srt": lambda transcript: _srt(captions(transcript.segments)),
+        "vtt": lambda transcript: _vtt(captions(transcript.segments)),
     }
     if format not in renderers:
         raise ValueError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")
     return renderers[format](transcript)
 
 
-def captions(words: Sequence[Word]) -> list[Caption]:
-    """Captions in order, never overlapping, each at least a millisecond long."""
+def captions(segments: Sequence[Sequence[Word]]) -> list[Caption]:
+    """Captions in order, never overlapping, each of words of one segment and at least a millisecond long."""
     groups = [
         group
+        for words in segments
         for phrase in _phrases([piece for word in words for piece in _pieces(word)])
         for group in _fitting(phrase)
     ]
@@ -121,7 +122,12 @@ def _json(transcript: Transcript) -> str:
         }
         for word in transcript.words
     ]
-    return json.dumps({"text": transcript.text, "words": words}, ensure_ascii=False, indent=1) + "\n"
+    segments = [
+        {"text": join(segment), "start": _rounded(segment[0].start), "end": _rounded(segment[-1].end)}
+        for segment in transcript.segments
+    ]
+    document = {"text": transcript.text, "words": words, "segments": segments}
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
 def _rounded(value: float) -> float:

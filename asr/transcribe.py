@@ -25,9 +25,10 @@ from rich.text import Text
 from asr import audio, formats
 from asr.bundle import load_bundle
 from asr.cli import at_least
-from asr.decoding.types import Transcript
+from asr.decoding_options import add_options, recogniser_options
 from asr.errors import UserError
 from asr.streaming import StreamingRecognizer
+from asr.transcript import Transcript
 
 Show = Callable[[Transcript, float], None]  # a partial, and the seconds of audio it has heard
 
@@ -36,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(args.threads)
     screen = Console(stderr=True, highlight=False, markup=False)
-    model, tokenizer = load_bundle(args.model)
-    screen.print(f"{args.model}: {model.describe()}", style="dim", soft_wrap=True)
-    recognizer = StreamingRecognizer(model, tokenizer, args.chunk)
+    bundle = load_bundle(args.model)
+    screen.print(f"{args.model}: {bundle.model.describe()}", style="dim", soft_wrap=True)
+    recognizer = StreamingRecognizer(*recogniser_options(args, bundle))
     failed = [path for path in args.files if not transcribe(path, recognizer, screen, args)]
     if failed and len(args.files) > 1:
         print(f"asr: {len(failed)} of {len(args.files)} files failed: {', '.join(failed)}", file=sys.stderr)
@@ -72,6 +73,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=at_least(1, int), default=1, help="for the model; one is best for one stream"
     )
+    add_options(parser)
     args = parser.parse_args(argv)
     twice = [name for name, count in Counter(map(output_name, args.files)).items() if count > 1]
     if len(args.files) > 1 and args.format != "text" and not args.output_dir:
@@ -130,31 +132,42 @@ def paced(blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]
 @contextmanager
 def partials(screen: Console, how: str) -> Iterator[Show]:
     """Where partial text goes: a live region of the terminal, lines, or nowhere."""
+    view = Tail()
     if how == "lines":
         last = ""
 
         def line(transcript: Transcript, seconds: float) -> None:
             nonlocal last
-            text = (
-                f"{transcript.committed} [{transcript.tentative}]"
-                if transcript.tentative
-                else transcript.committed
-            )
+            committed, tentative = view.of(transcript)
+            text = f"{committed} [{tentative}]" if tentative else committed
             if text != last:
                 print(f"{seconds:7.2f} s  {text[-100:]}", file=sys.stderr, flush=True)
             last = text
 
         yield line
     elif how == "auto" and screen.is_terminal:
-        with Live(console=screen, transient=True, refresh_per_second=12) as view:
-            yield lambda transcript, _: view.update(live_text(transcript))
+        with Live(console=screen, transient=True, refresh_per_second=12) as live:
+
+            def show(transcript: Transcript, seconds: float) -> None:
+                committed, tentative = view.of(transcript)
+                live.update(Text.assemble(committed, " ", (tentative, "dim")))
+
+            yield show
     else:
         yield lambda *_: None
 
 
-def live_text(transcript: Transcript, tail: int = 400) -> Text:
-    """Committed text plain, tentative text dim; the last `tail` characters, so that it fits a screen."""
-    return Text.assemble(transcript.committed[-tail:], " ", (transcript.tentative, "dim"))
+class Tail:
+    """The end of a growing transcript, at most `length` committed characters, so that it fits a screen."""
+
+    def __init__(self, length: int = 400) -> None:
+        self.length, self._committed = length, ""
+
+    def of(self, transcript: Transcript) -> tuple[str, str]:
+        """Committed and tentative text; for every transcript of a stream, since it adds what is new in it."""
+        words = [self._committed, *(word.text for word in transcript.new_words)]
+        self._committed = " ".join(word for word in words if word)[-self.length :]
+        return self._committed, transcript.tentative
 
 
 def write(transcript: Transcript, path: str, args: argparse.Namespace) -> None:

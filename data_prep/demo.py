@@ -188,6 +188,15 @@ class Espeak:
         self._library.espeak_Synth(data, len(data), 0, 1, 0, utf8, None, None)
         return np.concatenate(self._pieces).astype(np.float32) / 32768
 
+    def ipa(self, word: str, voice: str) -> str:
+        """How the voice would say a word: IPA with stress marks, "_" between phonemes."""
+        self._library.espeak_SetVoiceByName(voice.encode())
+        utf8, ipa, separator = 1, 0x02, ord("_") << 8
+        text = ctypes.c_char_p(word.encode())
+        spoken = self._library.espeak_TextToPhonemes
+        spoken.restype = ctypes.c_char_p
+        return spoken(ctypes.byref(text), utf8, ipa | separator).decode()
+
 
 def synthesise(speakers: list[Speaker], tree: Path, seed: int) -> int:
     """Write all that these speakers say below `tree`, at 16 kHz; returns the number of utterances."""

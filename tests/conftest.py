@@ -10,7 +10,7 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from asr.bundle import save_bundle
+from asr.bundle import Bundle, save_bundle
 from asr.encoder import EncoderConfig
 from asr.frontend import FrontEndConfig
 from asr.model import CtcModel, ModelConfig
@@ -65,6 +65,24 @@ def tiny_model(encoder: EncoderConfig, vocabulary: int) -> CtcModel:
     return model
 
 
+PIECES = ["<blank>", "<unk>", "\u2581a", "\u2581b", "c", "d"]
+
+
+def scripted(
+    path: str, spread: float = 1e-4, random: np.random.Generator | None = None
+) -> NDArray[np.float32]:
+    """Log-probabilities (T, 6) over PIECES with a letter a frame as their best path, "." for blank.
+
+    spread: the probability that all others share, evenly or at random.
+    """
+    others = np.ones((len(path), len(PIECES))) if random is None else random.random((len(path), len(PIECES)))
+    best = [".?abcd".index(letter) for letter in path]
+    others[range(len(path)), best] = 0
+    probabilities = spread * others / others.sum(-1, keepdims=True).clip(1e-9)
+    probabilities[range(len(path)), best] = 1 - spread
+    return np.log(probabilities).astype(np.float32)
+
+
 @pytest.fixture
 def audio() -> NDArray[np.float32]:
     """A little over two seconds of gliding tones and noise, and no whole number of frames."""
@@ -83,5 +101,5 @@ def signal(seconds: float, seed: int) -> NDArray[np.float32]:
 def bundle(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model on disk that says something, though nothing sensible."""
     directory = tmp_path_factory.mktemp("bundle")
-    save_bundle(directory, tiny_model(ENCODERS["4x, lookahead"], tokenizer.vocabulary), tokenizer)
+    save_bundle(directory, Bundle(tiny_model(ENCODERS["4x, lookahead"], tokenizer.vocabulary), tokenizer))
     return directory

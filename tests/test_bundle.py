@@ -1,44 +1,85 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from asr.bundle import load_bundle, save_bundle
+from asr.bundle import Bundle, load_bundle, save_bundle
+from asr.decoding.config import DecodingConfig
+from asr.decoding.language_model import LanguageModel
 from asr.errors import UserError
 from asr.model import CtcModel
 from asr.text import Tokenizer, train_tokenizer
 from tests.conftest import SENTENCES
 
 
-def test_a_bundle_gives_the_same_model_back(model: CtcModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    save_bundle(tmp_path, model, tokenizer)
+@pytest.fixture
+def whole(model: CtcModel, tokenizer: Tokenizer, tmp_path: Path) -> Bundle:
+    """A bundle that is saved in tmp_path."""
+    whole = Bundle(model, tokenizer, DecodingConfig(beam=3, temperature=1.5))
+    save_bundle(tmp_path, whole)
+    return whole
+
+
+def test_a_bundle_gives_the_same_model_back(whole: Bundle, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.yaml",
+        "decoding.yaml",
         "model.safetensors",
         "tokenizer.model",
     ]
-    loaded, same = load_bundle(tmp_path)
-    assert loaded.config == model.config and same.model == tokenizer.model
+    loaded = load_bundle(tmp_path)
+    assert loaded.model.config == whole.model.config and loaded.tokenizer.model == whole.tokenizer.model
+    assert loaded.decoding == whole.decoding
     audio, lengths = torch.randn(1, 8000), torch.tensor([8000])
-    assert torch.equal(loaded.offline(audio, lengths)[0], model.offline(audio, lengths)[0])
+    assert torch.equal(loaded.model.offline(audio, lengths)[0], whole.model.offline(audio, lengths)[0])
 
 
-def test_a_tokenizer_of_another_vocabulary_is_named(
-    model: CtcModel, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    save_bundle(tmp_path, model, tokenizer)
+def test_a_bundle_without_decoding_settings_has_the_defaults(whole: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "decoding.yaml").unlink()
+    loaded = load_bundle(tmp_path)
+    assert (loaded.decoding, loaded.language_model) == (DecodingConfig(), None)
+
+
+def test_a_setting_left_out_has_its_default(whole: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "decoding.yaml").write_text("beam: 5\nstart_offset: 0\n")
+    assert load_bundle(tmp_path).decoding == DecodingConfig(beam=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("beem: 8", "unknown key 'beem'"),
+        ("beam: many", "beam has to be a whole number"),
+        ("beam: 2.5", "beam has to be a whole number"),
+        ("lm_weight: true", "lm_weight has to be a number"),
+        ("[8]", "key and value"),
+        ("beam: [", "not a decoding configuration"),
+        ("", "key and value"),
+    ],
+)
+def test_a_wrong_decoding_setting_is_one_line(whole: Bundle, tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "decoding.yaml").write_text(text)
+    with pytest.raises(UserError, match=reason) as error:
+        load_bundle(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path}/decoding.yaml: ") and "\n" not in str(error.value)
+
+
+def test_saving_again_replaces_the_settings(whole: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path, replace(whole, decoding=DecodingConfig(beam=2)))
+    assert load_bundle(tmp_path).decoding.beam == 2
+
+
+def test_a_tokenizer_of_another_vocabulary_is_named(whole: Bundle, tmp_path: Path) -> None:
     train_tokenizer(SENTENCES, tmp_path / "tokenizer.model", vocabulary=45)
     with pytest.raises(UserError, match=r"40 tokens, tokenizer\.model has 45"):
         load_bundle(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "tokenizer.model"])
-def test_a_missing_or_broken_file_is_named(
-    model: CtcModel, tokenizer: Tokenizer, tmp_path: Path, name: str
-) -> None:
-    save_bundle(tmp_path, model, tokenizer)
+def test_a_missing_or_broken_file_is_named(whole: Bundle, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x93 broken: [")
     with pytest.raises(UserError, match=name) as error:
         load_bundle(tmp_path)
@@ -48,9 +89,42 @@ def test_a_missing_or_broken_file_is_named(
         load_bundle(tmp_path)
 
 
-def test_a_misspelt_key_is_named(model: CtcModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    save_bundle(tmp_path, model, tokenizer)
+def test_a_misspelt_key_is_named(whole: Bundle, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(config.read_text().replace("reset_gate", "reset_gait"))
     with pytest.raises(UserError, match="reset_gait"):
         load_bundle(tmp_path)
+
+
+ARPA = """\\data\\
+ngram 1=4
+
+\\1-grams:
+-1.0\t<unk>
+-99\t<s>
+-0.5\t</s>
+-0.6\tfox
+
+\\end\\
+"""
+
+
+def test_a_language_model_is_saved_with_the_bundle_and_taken_out_again(whole: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "fox.arpa").write_text(ARPA)
+    with_model = replace(whole, language_model=LanguageModel.open(tmp_path / "fox.arpa"))
+    save_bundle(tmp_path, with_model)
+    (tmp_path / "fox.arpa").unlink()
+    loaded = load_bundle(tmp_path)
+    assert loaded.language_model is not None
+    assert loaded.language_model.perplexity(["fox"]).unknown == 0
+    save_bundle(tmp_path, loaded)  # onto itself
+    assert load_bundle(tmp_path).language_model is not None
+    save_bundle(tmp_path, whole)
+    assert load_bundle(tmp_path).language_model is None
+
+
+def test_a_broken_language_model_is_named(whole: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "lm.bin").write_bytes(b"asr-lm\n\0 and no more")
+    with pytest.raises(UserError, match=r"lm\.bin") as error:
+        load_bundle(tmp_path)
+    assert "\n" not in str(error.value)

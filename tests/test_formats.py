@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.decoding.types import Transcript, Word
 from asr.formats import FORMATS, LINE, LONGEST, PAUSE, SUFFIXES, captions, render
+from asr.transcript import Transcript, Word
 
 TIME = r"(\d\d+):(\d\d):(\d\d)[,.](\d\d\d)"
 
 
 def transcript(*words: Word) -> Transcript:
-    return Transcript(" ".join(word.text for word in words), "", words)
+    return Transcript.of(words)
 
 
 def spoken(text: str, start: float = 0.0, word: float = 0.3, gap: float = 0.05) -> list[Word]:
@@ -72,7 +72,7 @@ def test_captions_give_all_characters_back_in_order(words: list[Word], format: s
 
 @given(speech())
 def test_captions_never_overlap_and_keep_their_limits(words: list[Word]) -> None:
-    made = captions(words)
+    made = captions([words])
     assert all(caption.start < caption.end <= caption.start + LONGEST for caption in made)
     assert all(first.end <= second.start for first, second in pairwise(made))
     assert all(len(caption.lines) in (1, 2) for caption in made)
@@ -81,18 +81,32 @@ def test_captions_never_overlap_and_keep_their_limits(words: list[Word]) -> None
 
 def test_captions_break_at_a_pause() -> None:
     words = spoken("good morning") + spoken("how are you", start=0.65 + PAUSE)
-    assert [caption.lines for caption in captions(words)] == [("good morning",), ("how are you",)]
+    assert [caption.lines for caption in captions([words])] == [("good morning",), ("how are you",)]
+
+
+def test_captions_break_at_an_endpoint() -> None:
+    """However short the pause: what a segment says is one thing."""
+    words = spoken("good morning how are you", gap=0.01)
+    made = render(Transcript.of(words, ends=[2]), "srt")
+    assert [lines for _, _, lines in read_captions(made)] == [["good morning"], ["how are you"]]
+
+
+def test_json_tells_the_segments() -> None:
+    words = spoken("good morning how are you")
+    document = json.loads(render(Transcript.of(words, ends=[2]), "json"))
+    assert [segment["text"] for segment in document["segments"]] == ["good morning", "how are you"]
+    assert [segment["start"] for segment in document["segments"]] == [0.0, 0.7]
 
 
 def test_long_speech_breaks_at_its_longest_pause_not_at_the_limit() -> None:
     first = spoken("one two three four five six seven eight nine ten eleven", word=0.2)
     second = spoken("and then we went home for it was late at night", start=first[-1].end + 0.4, word=0.2)
-    assert captions(first + second)[0].end <= round(1000 * second[0].start)
-    assert " ".join(captions(first + second)[0].lines).endswith("ten eleven")
+    assert captions([first + second])[0].end <= round(1000 * second[0].start)
+    assert " ".join(captions([first + second])[0].lines).endswith("ten eleven")
 
 
 def test_slow_speech_breaks_by_time() -> None:
-    made = captions(spoken("so much time for few words in here", word=0.9, gap=0.3))
+    made = captions([spoken("so much time for few words in here", word=0.9, gap=0.3)])
     assert len(made) >= 2
     assert (
         " ".join(line for caption in made for line in caption.lines) == "so much time for few words in here"
@@ -100,14 +114,14 @@ def test_slow_speech_breaks_by_time() -> None:
 
 
 def test_two_lines_are_of_like_length() -> None:
-    (caption,) = captions(spoken("the quick brown fox jumps over the lazy dog now", word=0.2))
+    (caption,) = captions([spoken("the quick brown fox jumps over the lazy dog now", word=0.2)])
     assert abs(len(caption.lines[0]) - len(caption.lines[1])) <= 6
 
 
 def test_a_short_word_stands_long_enough_to_be_read() -> None:
     lone, crowded = (
-        captions([Word("yes", 1.0, 1.1, 1.0)]),
-        captions([Word("yes", 1, 1.1, 1), Word("no", 1.9, 2.0, 1)]),
+        captions([[Word("yes", 1.0, 1.1, 1.0)]]),
+        captions([[Word("yes", 1, 1.1, 1), Word("no", 1.9, 2.0, 1)]]),
     )
     assert (lone[0].start, lone[0].end) == (1000, 2000)
     assert crowded[0].end == crowded[1].start == 1900
@@ -128,14 +142,14 @@ def test_vtt_is_as_browsers_expect_and_escaped() -> None:
 
 
 def test_text_is_the_text() -> None:
-    assert render(Transcript("hello there", "world", ()), "text") == "hello there world\n"
+    assert render(Transcript.of(spoken("hello there"), spoken("world", 1)), "text") == "hello there world\n"
 
 
 def test_nothing_said_is_an_empty_document_of_each_format() -> None:
     empty = transcript()
     assert {format: render(empty, format) for format in FORMATS} == {
         "text": "\n",
-        "json": '{"text": "", "words": []}\n'.replace('{"', '{\n "')
+        "json": '{"text": "", "words": [], "segments": []}\n'.replace('{"', '{\n "')
         .replace(', "', ',\n "')
         .replace("}", "\n}"),
         "srt": "",

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,13 @@ from numpy.typing import NDArray
 
 from asr.bundle import load_bundle
 from asr.cli import dispatch
+from asr.decoding.hotwords import Hotword
+from asr.decoding_options import RecogniserOptions, recogniser_options
+from asr.endpoint import EndpointConfig
+from asr.errors import UserError
 from asr.streaming import StreamingRecognizer
+from asr.transcribe import parse
+from asr.vad import VadConfig
 
 
 @pytest.fixture
@@ -26,13 +33,14 @@ def recording(tmp_path: Path, audio: NDArray[np.float32]) -> Path:
 
 
 def expected(bundle: Path, path: Path) -> str:
-    recognizer = StreamingRecognizer(*load_bundle(bundle))
+    recognizer = StreamingRecognizer(load_bundle(bundle), vad=None)
     recognizer.accept(soundfile.read(path, dtype="float32")[0])
     return recognizer.finish().text
 
 
 def run(bundle: Path, *arguments: object) -> int:
-    return dispatch(["transcribe", "--model", str(bundle), *map(str, arguments)])
+    """Without VAD, which takes the recording for the gliding tone that it is."""
+    return dispatch(["transcribe", "--model", str(bundle), "--vad", "off", *map(str, arguments)])
 
 
 def test_a_file_gives_the_words_of_its_stream(
@@ -66,6 +74,81 @@ def test_each_format_is_written_to_its_file(
     assert expected(bundle, recording).split()[0] in text
     if name == "json":
         assert json.loads(text)["text"] == expected(bundle, recording)
+
+
+# Options of decoding
+
+
+def test_what_is_no_speech_gives_no_words(
+    bundle: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle, "--vad", "on", recording) == 0
+    assert capsys.readouterr().out.strip() == ""
+
+
+def test_the_command_overrules_what_the_bundle_says(bundle: Path, recording: Path) -> None:
+    options = options_of(bundle, "--beam", 3, "--word-bonus", -1, "--stable-frames", 7, "--hotword-boost", 2)
+    assert options.bundle.decoding == replace(
+        load_bundle(bundle).decoding, beam=3, word_bonus=-1.0, stable_frames=7, hotword_boost=2.0
+    )
+    assert options_of(bundle).bundle.decoding == load_bundle(bundle).decoding
+    assert (options_of(bundle).endpointing, options_of(bundle).vad) == (EndpointConfig(), VadConfig())
+
+
+def test_each_rule_of_endpoints_can_be_set_and_turned_off(bundle: Path) -> None:
+    options = options_of(bundle, "--endpoint-silence", 0, "--endpoint-max-length", 7)
+    assert options.endpointing == EndpointConfig(None, 5.0, 7.0)
+    off = ("--endpoint-silence", 0, "--endpoint-no-speech", 0, "--endpoint-max-length", 0)
+    assert options_of(bundle, *off).endpointing is None
+
+
+def test_hotwords_come_from_a_file_and_from_options(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("lazy dog\t2.5\n# jugs\nzebras\n")
+    options = options_of(bundle, "--hotword", "O'Brien", "--hotwords", tmp_path / "words.txt")
+    assert options.hotwords == (Hotword("o'brien"), Hotword("lazy dog", 2.5), Hotword("zebras"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--hotword", ""], "empty"),
+        (["--hotword", "\u0436"], "no piece"),
+        (["--hotword", "fox", "--beam", "1"], "--beam 8"),
+        (["--hotwords", "words.txt"], "words.txt, line 2: "),
+        (["--lm", "missing.arpa"], "missing.arpa"),
+        (["--lm", "missing.arpa", "--beam", "1"], "--beam 8"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(
+    bundle: Path,
+    recording: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    line: str,
+) -> None:
+    monkeypatch.chdir(recording.parent)
+    Path("words.txt").write_text("fox\nfox\tmany\n")
+    with pytest.raises(UserError, match=line) as error:
+        run(bundle, *arguments, recording)
+    assert "\n" not in str(error.value)
+
+
+def options_of(bundle: Path, *arguments: object) -> RecogniserOptions:
+    args = parse(["--model", str(bundle), *map(str, arguments), "-"])
+    return recogniser_options(args, load_bundle(args.model))
+
+
+def test_captions_break_at_endpoints(
+    bundle: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count(*arguments: object) -> int:
+        assert run(bundle, "--format", "srt", *arguments, recording) == 0
+        return capsys.readouterr().out.count("-->")
+
+    assert count("--endpoint-max-length", 0.3) > count()
+
+
+# Bad files
 
 
 def broken_files(folder: Path, audio: NDArray[np.float32]) -> dict[str, Path]:
@@ -127,7 +210,7 @@ def test_two_files_of_one_name_do_not_overwrite_each_other(
 
 
 def test_standard_input_is_heard_as_a_file_is(bundle: Path, recording: Path) -> None:
-    command = [sys.executable, "-m", "asr", "transcribe", "--model", str(bundle), "-"]
+    command = [sys.executable, "-m", "asr", "transcribe", "--model", str(bundle), "--vad", "off", "-"]
     done = subprocess.run(command, input=recording.read_bytes(), capture_output=True, check=True)
     assert done.stdout.decode().strip() == expected(bundle, recording)
 
@@ -146,9 +229,11 @@ def test_an_hour_at_once_keeps_the_resident_size_flat(bundle: Path) -> None:
 import numpy as np, resource, torch
 from asr.bundle import load_bundle
 from asr.streaming import StreamingRecognizer
+from asr.vad import VadConfig
 from tests.conftest import signal
 torch.set_num_threads(1)
-recognizer = StreamingRecognizer(*load_bundle({str(bundle)!r}))
+vad = VadConfig(threshold=0)  # all of it is speech
+recognizer = StreamingRecognizer(load_bundle({str(bundle)!r}), vad=vad)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 second = signal(1.0, 1)
 for elapsed in range(3600):

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from asr.bundle import save_bundle
+from asr.bundle import Bundle, save_bundle
 from asr.data.datamodule import AsrData
 from asr.errors import UserError
 from asr.training.callbacks import LAST, Ema, GentleStop, LearningCurve, SaveLast
@@ -168,7 +168,7 @@ def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
         candidates.append(Candidate("the end of training", weights, _dev_wer(module, data, weights)))
     chosen = min(candidates, key=lambda candidate: candidate.wer)
     module.load_state_dict(chosen.weights)
-    save_bundle(directory, module.model, module.tokenizer)
+    save_bundle(directory, Bundle(module.model, module.tokenizer))
     print(f"{directory}: {chosen.name}; dev WER: " + ", ".join(f"{c.name} {c.wer:.2f} %" for c in candidates))
 
 

@@ -81,9 +81,11 @@ class CtcTraining(LightningModule):
             self._start_from(init_from)
 
     def _start_from(self, bundle: Path) -> None:
-        model, tokenizer = load_bundle(bundle)
-        _check_same(str(bundle), _identity(model, tokenizer), _identity(self.model, self.tokenizer))
-        self.model.load_state_dict(model.state_dict())
+        start = load_bundle(bundle)
+        _check_same(
+            str(bundle), _identity(start.model, start.tokenizer), _identity(self.model, self.tokenizer)
+        )
+        self.model.load_state_dict(start.model.state_dict())
 
     # The forward path of training: CtcModel.offline with masks between front-end and encoder
 

@@ -54,9 +54,9 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_writes_a_bundle_a_curve_and_the_best_checkpoints(trained: Path) -> None:
-    model, tokenizer = load_bundle(trained / "bundle")
-    assert model.frontend.has_statistics
-    assert tokenizer.vocabulary == model.config.vocabulary
+    bundle = load_bundle(trained / "bundle")
+    assert bundle.model.frontend.has_statistics
+    assert bundle.tokenizer.vocabulary == bundle.model.config.vocabulary
     lines = [json.loads(line) for line in (trained / "curve.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert lines[1]["dev_loss"] < lines[0]["dev_loss"]
@@ -158,13 +158,13 @@ def test_last_without_a_checkpoint_trains_from_the_start(
 def test_training_starts_from_a_bundle_with_its_statistics(
     trained: Path, config: ConfigWriter, tmp_path: Path
 ) -> None:
-    model, tokenizer = load_bundle(trained / "bundle")
-    model.frontend.set_statistics(torch.full((80,), -5.0), torch.full((80,), 2.0))
-    save_bundle(tmp_path / "start", model, tokenizer)
+    bundle = load_bundle(trained / "bundle")
+    bundle.model.frontend.set_statistics(torch.full((80,), -5.0), torch.full((80,), 2.0))
+    save_bundle(tmp_path / "start", bundle)
     path = config(model__init_from=str(tmp_path / "start"), trainer__max_steps=1, model__optimiser__rate=1e-9)
     assert main(["--config", str(path)]) == 0
-    tuned, _ = load_bundle(tmp_path / "run" / "bundle")
-    for name, tensor in model.state_dict().items():
+    tuned = load_bundle(tmp_path / "run" / "bundle").model
+    for name, tensor in bundle.model.state_dict().items():
         torch.testing.assert_close(tuned.state_dict()[name], tensor, atol=1e-6, rtol=0)
 
 

@@ -42,9 +42,9 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(
         )
         == 0
     )
-    model, tokenizer = load_bundle(tmp_path / "bundle")
-    assert model.latency_ms <= 320  # the promise of every shipped config
-    recognizer = StreamingRecognizer(model, tokenizer)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.model.latency_ms <= 320  # the promise of every shipped config
+    recognizer = StreamingRecognizer(bundle)
     recognizer.accept(signal(0.4, 1))
     assert recognizer.finish().tentative == ""
 

@@ -1,0 +1,100 @@
+"""Options of decoding that commands share: what a bundle says, the command line can overrule."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from asr.bundle import Bundle
+from asr.cli import at_least
+from asr.decoding.config import DecodingConfig
+from asr.decoding.hotwords import Hotword, check_hotwords, read_hotwords
+from asr.endpoint import EndpointConfig
+from asr.errors import UserError
+from asr.text import normalise
+from asr.vad import VadConfig
+
+if TYPE_CHECKING:
+    from asr.decoding.language_model import LanguageModel
+
+
+class RecogniserOptions(NamedTuple):
+    """The arguments of StreamingRecognizer: `StreamingRecognizer(*recogniser_options(args, bundle))`."""
+
+    bundle: Bundle
+    chunk_ms: float
+    hotwords: tuple[Hotword, ...]
+    endpointing: EndpointConfig | None
+    vad: VadConfig | None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    decoding = parser.add_argument_group("decoding", "what is not given is as the bundle has it")
+    number, count = at_least(0, float), at_least(1, int)
+    decoding.add_argument(
+        "--beam", type=count, metavar="N", help="hypotheses kept; 1: the best path, without model or hotwords"
+    )
+    decoding.add_argument(
+        "--lm",
+        metavar="FILE",
+        help="language model: of `asr lm`, ARPA or KenLM; none: not the bundle's",
+    )
+    decoding.add_argument("--lm-weight", type=number, metavar="W", help="of the language model's scores")
+    decoding.add_argument("--word-bonus", type=float, metavar="NATS", help="for every word")
+    decoding.add_argument(
+        "--hotwords", type=Path, metavar="FILE", help="a phrase a line, a boost after a tab"
+    )
+    decoding.add_argument(
+        "--hotword", action="append", default=[], metavar="PHRASE", help="one phrase; can be given repeatedly"
+    )
+    decoding.add_argument("--hotword-boost", type=number, metavar="NATS", help="for each of its letters")
+    decoding.add_argument(
+        "--stable-frames",
+        type=at_least(0, int),
+        metavar="N",
+        help="show a partial word once it stood for N frames",
+    )
+    segments = parser.add_argument_group("segments", "in seconds; 0 turns a rule off")
+    for rule, text in (
+        ("silence", "so much silence after words ends a segment"),
+        ("no_speech", "so much silence without words is an endpoint"),
+        ("max_length", "the longest segment; it ends between words"),
+    ):
+        default = getattr(EndpointConfig(), rule)
+        option = f"--endpoint-{rule.replace('_', '-')}"
+        segments.add_argument(
+            option, type=number, default=default, metavar="SECONDS", help=f"{text} ({default:g})"
+        )
+    segments.add_argument(
+        "--vad", choices=("on", "off"), default="on", help="on: words only where there is speech (on)"
+    )
+
+
+def recogniser_options(args: argparse.Namespace, bundle: Bundle) -> RecogniserOptions:
+    """Of the options of `add_options`, and `--chunk`. Raises UserError for what does not go together."""
+    given = {field.name: getattr(args, field.name, None) for field in fields(DecodingConfig)}
+    decoding = replace(bundle.decoding, **{name: value for name, value in given.items() if value is not None})
+    if decoding.beam == 1 and args.lm not in (None, "none"):
+        raise UserError("--lm needs alternatives to choose from: give --beam 8 too")
+    language_model = bundle.language_model
+    if args.lm is not None:
+        language_model = None if args.lm == "none" else _language_model(args.lm, bundle)
+    hotwords = tuple(Hotword(normalise(phrase)) for phrase in args.hotword)
+    check_hotwords(hotwords, bundle.tokenizer.pieces)
+    if args.hotwords:
+        hotwords += read_hotwords(args.hotwords, bundle.tokenizer.pieces)
+    rules = [args.endpoint_silence, args.endpoint_no_speech, args.endpoint_max_length]
+    endpointing = EndpointConfig(*(seconds or None for seconds in rules)) if any(rules) else None
+    vad = VadConfig() if args.vad == "on" else None
+    changed = replace(bundle, decoding=decoding, language_model=language_model)
+    return RecogniserOptions(changed, args.chunk, hotwords, endpointing, vad)
+
+
+def _language_model(path: str, bundle: Bundle) -> LanguageModel:
+    from asr.decoding.language_model import LanguageModel  # needs the compiled library
+
+    model = LanguageModel.open(path)
+    model.check_alphabet(bundle.tokenizer.pieces)
+    return model

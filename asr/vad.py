@@ -1,0 +1,184 @@
+"""Where there is speech: Silero's network (pip: silero-vad, MIT) for a probability, a gate to decide.
+
+The network is written out here, since as a module of tensors it steps many windows and many streams in one
+call, with its state as data; only its weights come from the package. It knows audio, nothing of words.
+
+B batch, S samples, W windows, H hidden units. A window is 512 samples (32 ms) after 64 of context.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from asr.errors import UserError
+from asr.text import BLANK
+
+RATE = 16000
+WINDOW, CONTEXT, HIDDEN = 512, 64, 128
+AT_ONCE = 1024  # windows of one call: 12 MB for the largest layer
+MASKED = -50.0  # log-probability of a token outside of speech: finite, so that no score becomes NaN
+
+
+class VadState(NamedTuple):
+    context: Tensor  # (B, CONTEXT), the samples before the next window
+    hidden: Tensor  # (B, H)
+    cell: Tensor  # (B, H)
+
+
+class SileroVad(nn.Module):
+    """Magnitude spectrogram, four convolutions inside the window, an LSTM over the windows.
+
+    The layers have the sizes and the equation of Silero VAD 6 at 16 kHz, and give its numbers
+    (`tests/test_vad.py`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spectrum = nn.Conv1d(1, 258, 256, stride=128, bias=False)  # cosines, then sines
+        self.convolutions = nn.ModuleList(
+            [
+                nn.Conv1d(129, 128, 3, padding=1),
+                nn.Conv1d(128, 64, 3, stride=2, padding=1),
+                nn.Conv1d(64, 64, 3, stride=2, padding=1),
+                nn.Conv1d(64, 128, 3, padding=1),
+            ]
+        )
+        self.lstm = nn.LSTM(HIDDEN, HIDDEN, batch_first=True)
+        self.head = nn.Linear(HIDDEN, 1)
+
+    def initial_state(self, batch_size: int) -> VadState:
+        zeros = self.head.weight.new_zeros
+        return VadState(zeros(batch_size, CONTEXT), zeros(batch_size, HIDDEN), zeros(batch_size, HIDDEN))
+
+    def forward(self, audio: Tensor, state: VadState) -> tuple[Tensor, VadState]:
+        """audio (B, W * 512) at 16 kHz -> probability of speech (B, W), state."""
+        audio = torch.cat([state.context, audio], 1)
+        windows = audio.unfold(1, CONTEXT + WINDOW, WINDOW)  # (B, W, 576)
+        batch, count, length = windows.shape
+        frames = pad(windows.reshape(batch * count, 1, length), (0, 64), mode="reflect")
+        real, imaginary = self.spectrum(frames).chunk(2, 1)
+        frames = (real.square() + imaginary.square()).sqrt()  # (B * W, 129, 4)
+        for layer in self.convolutions:
+            frames = layer(frames).relu()
+        steps, (hidden, cell) = self.lstm(
+            frames.view(batch, count, HIDDEN), (state.hidden[None], state.cell[None])
+        )
+        speech = self.head(steps.relu()).sigmoid().squeeze(-1)
+        return speech, VadState(audio[:, audio.size(1) - CONTEXT :], hidden[0], cell[0])
+
+
+@cache
+def load_vad() -> SileroVad:
+    """The network with the weights of the installed silero-vad, shared by all streams: it holds no state."""
+    # Not imported: the package's __init__ would set torch's threads, and load what is not needed here.
+    package = importlib.util.find_spec("silero_vad")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("the VAD is missing: pip install silero-vad, or decode with --vad off")
+    theirs = torch.jit.load(f"{package.submodule_search_locations[0]}/data/silero_vad.jit").state_dict()
+    weights = {"spectrum.weight": theirs["_model.stft.forward_basis_buffer"]}
+    for index in range(4):
+        for kind in ("weight", "bias"):
+            weights[f"convolutions.{index}.{kind}"] = theirs[f"_model.encoder.{index}.reparam_conv.{kind}"]
+    for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        weights[f"lstm.{kind}_l0"] = theirs[f"_model.decoder.rnn.{kind}"]
+    weights["head.weight"] = theirs["_model.decoder.decoder.2.weight"][:, :, 0]
+    weights["head.bias"] = theirs["_model.decoder.decoder.2.bias"]
+    network = SileroVad()
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class VadConfig:
+    """Speech begins when the probability has been `threshold` for `onset` seconds and ends under `threshold -
+    hysteresis`; words may be said for `hangover` seconds more, since CTC says the end of a word late."""
+
+    threshold: float = 0.5
+    hysteresis: float = 0.15
+    onset: float = 0.096  # shorter ones are barks, clicks and sneezes; no word is
+    hangover: float = 0.4
+
+
+class SpeechGate:
+    """Of one stream: windows' probabilities in, out for each frame how long silence has lasted.
+
+    frame: samples a frame. lookahead: frames that the model has heard beyond one when it gives it out; speech
+    that begins in them ends the silence already, so that no onset is lost. What is said of a frame depends on
+    the audio up to its lookahead alone, not on the pieces in which the audio came.
+    """
+
+    def __init__(self, config: VadConfig, frame: int, lookahead: int) -> None:
+        self.config, self.frame, self.lookahead = config, frame, lookahead
+        self._onset = max(1, round(config.onset * RATE / WINDOW))  # windows
+        self._likely = 0  # windows in a row that are speech, or begin it
+        self._frames = self._windows = 0  # how many have been decided
+        self._waiting: list[float] = []  # probabilities of windows that no frame has needed yet
+        self._ended = -(10**12)  # where the last window of speech did, in samples
+
+    def accept(self, probabilities: NDArray[np.float32]) -> None:
+        """The next windows (W,) of the stream."""
+        self._waiting += probabilities.tolist()
+
+    def take(self, frames: int) -> NDArray[np.int64]:
+        """(T,) whole frames since the last speech, of the next T = `frames` frames; 0 from the frame whose
+        lookahead speech is in. All windows that end in their lookahead have to be there."""
+        silence = np.zeros(frames, np.int64)
+        for index in range(frames):
+            self._frames += 1
+            end = self._frames * self.frame
+            self._hear((end + self.lookahead * self.frame) // WINDOW)
+            silence[index] = max(0, (end - self._ended) // self.frame)
+        return silence
+
+    def _hear(self, windows: int) -> None:
+        """Move the gate on to the first `windows` windows of the stream."""
+        count = windows - self._windows
+        for probability in self._waiting[:count]:
+            self._windows += 1
+            speaking = self._likely >= self._onset
+            least = self.config.threshold - self.config.hysteresis * speaking
+            self._likely = self._likely + 1 if probability >= least else 0
+            if self._likely >= self._onset:
+                self._ended = self._windows * WINDOW
+        del self._waiting[:count]
+
+
+class VadStream:
+    """Network and gate of one stream of audio."""
+
+    def __init__(self, config: VadConfig, frame: int, lookahead: int) -> None:
+        self.hangover = round(config.hangover * RATE / frame)  # frames
+        self._network, self._gate = load_vad(), SpeechGate(config, frame, lookahead)
+        self._state = self._network.initial_state(1)
+        self._waiting = torch.zeros(1, 0)  # samples short of a window
+
+    @torch.inference_mode()
+    def accept(self, audio: Tensor, frames: int) -> NDArray[np.int64]:
+        """audio (1, S), the next of the stream -> `SpeechGate.take` of the `frames` that it completes."""
+        self._waiting = torch.cat([self._waiting, audio], 1)
+        ready = self._waiting.size(1) // WINDOW * WINDOW
+        if ready:
+            for windows in self._waiting[:, :ready].split(AT_ONCE * WINDOW, 1):
+                speech, self._state = self._network(windows, self._state)
+                self._gate.accept(speech[0].numpy())
+            self._waiting = self._waiting[:, ready:].clone()  # a slice would keep the whole alive
+        return self._gate.take(frames)
+
+
+def mask(log_probs: NDArray[np.float32], silent: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """log_probs (T, V) in which silent frames (T,) say nothing but blank."""
+    if not silent.any():
+        return log_probs
+    masked = log_probs.copy()
+    masked[silent] = MASKED
+    masked[silent, BLANK] = 0.0
+    return masked
