@@ -15,6 +15,9 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+PERCENTILES = (0.50, 0.90, 0.99)
+_PERCENTILE_RESAMPLES = 2_000
+_STEPS = 2_000  # values that a resampled percentile can take: a twentieth of a percentile apart
 _BLOCK = 4_000_000  # indices drawn at once: bounds the memory at tens of megabytes for any corpus
 
 
@@ -24,6 +27,16 @@ class Interval:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Of `count` values pooled over a corpus: one value and its interval for each of PERCENTILES."""
+
+    count: int
+    mean: float
+    values: tuple[float, ...]
+    intervals: tuple[Interval, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,11 @@ def groups(speakers: Sequence[str | None]) -> Groups:
 
 
 def confidence_interval(
-    errors: Sequence[int], lengths: Sequence[int], groups: Groups, resamples: int = RESAMPLES, seed: int = 0
+    errors: Sequence[float],
+    lengths: Sequence[float],
+    groups: Groups,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Interval | None:
     """95 % interval of sum(errors) / sum(lengths), both (U,). None if every reference is empty."""
     (rates,) = _resample(groups, lengths, [errors], resamples, seed)
@@ -75,9 +92,9 @@ def confidence_interval(
 
 
 def compare(
-    errors_a: Sequence[int],
-    errors_b: Sequence[int],
-    lengths: Sequence[int],
+    errors_a: Sequence[float],
+    errors_b: Sequence[float],
+    lengths: Sequence[float],
     groups: Groups,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -99,6 +116,33 @@ def compare(
     )
 
 
+def percentiles(
+    values: Sequence[Sequence[float]], groups: Groups, resamples: int = _PERCENTILE_RESAMPLES, seed: int = 0
+) -> Percentiles | None:
+    """PERCENTILES of all values, those of utterance u being values[u]; None where there are none.
+
+    A percentile is the smallest value with at least that share of the values at or below it.
+    """
+    counts = [len(own) for own in values]
+    pooled = np.concatenate([np.asarray(own, float) for own in values]) if values else np.empty(0)
+    if not len(pooled):
+        return None
+    steps = np.unique(np.quantile(pooled, np.linspace(0, 1, _STEPS + 1), method="inverted_cdf"))  # (K,)
+    table = np.zeros((groups.number, len(steps)), np.float32)  # how many values of a group are at each step
+    np.add.at(table, (np.repeat(groups.index, counts), np.searchsorted(steps, pooled)), 1)
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for size in _block_sizes(resamples, max(groups.number, len(steps))):
+        times = generator.multinomial(groups.number, np.full(groups.number, 1 / groups.number), size)
+        below = (times.astype(np.float32) @ table).cumsum(1, dtype=np.float64)  # (R', K)
+        below = below[below[:, -1] > 0]
+        drawn.append([steps[(below >= level * below[:, -1:]).argmax(1)] for level in PERCENTILES])
+    levels = np.concatenate(drawn, axis=1)  # (levels, R)
+    intervals = [interval for row in levels if (interval := _percentiles(row)) is not None]
+    found = np.quantile(pooled, PERCENTILES, method="inverted_cdf")
+    return Percentiles(len(pooled), float(pooled.mean()), tuple(found.tolist()), tuple(intervals))
+
+
 def _percentiles(values: np.ndarray) -> Interval | None:
     if len(values) == 0:
         return None
@@ -107,7 +151,7 @@ def _percentiles(values: np.ndarray) -> Interval | None:
 
 
 def _resample(
-    groups: Groups, lengths: Sequence[int], errors: Sequence[Sequence[int]], resamples: int, seed: int
+    groups: Groups, lengths: Sequence[float], errors: Sequence[Sequence[float]], resamples: int, seed: int
 ) -> np.ndarray:
     """Draw G groups with replacement, R times; returns the error rates (systems, R).
 

@@ -1,43 +1,45 @@
 """Hypotheses for the utterances of a manifest; audio that cannot be read is told, and the rest goes on.
 
-The recogniser is any function from samples to text; only `bundle_recogniser` knows of models.
+The recogniser is any function that hears an utterance; `asr.evaluation.recogniser` has ours.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from lhotse.cut import Cut
 from numpy.typing import NDArray
 
 from asr import audio
-from asr.bundle import load_bundle
 from asr.data.manifest import load_audio
 from asr.errors import UserError
+from asr.evaluation.latency import Heard
 from asr.evaluation.wer import Utterance
-from asr.streaming import StreamingRecognizer
 from asr.text import normalise
 
-Recognise = Callable[[NDArray[np.float32]], str]  # samples (S,) at 16 kHz -> text
+
+class Spoken(NamedTuple):
+    """An utterance to be recognised: samples (S,) at 16 kHz, and its normalised reference, to be aligned."""
+
+    utt_id: str
+    samples: NDArray[np.float32]
+    reference: str
+
+
+Recognise = Callable[[Spoken], Heard]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One utterance recognised; `seconds` is the time that the recogniser took, without reading the audio."""
-
     utterance: Utterance
-    audio_seconds: float
-    seconds: float
+    heard: Heard
 
 
 @dataclass(frozen=True)
@@ -96,32 +98,14 @@ def _decode_one(cut: Cut, recognise: Recognise) -> Decoded | Failed:
         samples = _at_model_rate(load_audio(cut), cut.sampling_rate)
     except UserError as error:
         return Failed(cut.id, str(error))
-    started = time.perf_counter()
-    hypothesis = recognise(samples)
-    seconds = time.perf_counter() - started
     supervision = cut.supervisions[0]
-    utterance = Utterance(
-        cut.id, supervision.speaker, normalise(supervision.text or ""), normalise(hypothesis)
-    )
-    return Decoded(utterance, len(samples) / audio.SAMPLE_RATE, seconds)
+    reference = normalise(supervision.text or "")
+    heard = recognise(Spoken(cut.id, samples, reference))
+    hypothesis = " ".join(word.text for word in heard.stream.words)
+    return Decoded(Utterance(cut.id, supervision.speaker, reference, hypothesis), heard)
 
 
 def _at_model_rate(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     """(S,) at `rate` -> (S',) at 16 kHz, resampled as a live stream would be."""
     resampler = audio.Resampler(rate)
     return np.concatenate([resampler.accept(samples), resampler.finish()])
-
-
-def bundle_recogniser(bundle: Path, chunk_ms: float) -> Recognise:
-    """The model of a bundle, one thread, fed `chunk_ms` at a time as a microphone would; 0: all at once."""
-    torch.set_num_threads(1)  # the recurrence of one stream is too small to share
-    recogniser = StreamingRecognizer(*load_bundle(bundle), chunk_ms=chunk_ms)
-    return partial(_stream, recogniser, recogniser.chunk if chunk_ms else None)
-
-
-def _stream(recogniser: StreamingRecognizer, chunk: int | None, samples: NDArray[np.float32]) -> str:
-    recogniser.reset()
-    step = chunk or max(1, len(samples))
-    for start in range(0, len(samples), step):
-        recogniser.accept(samples[start : start + step])
-    return recogniser.finish().text

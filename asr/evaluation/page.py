@@ -10,7 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from asr.evaluation.report import (
+    LATENCY_HEADS,
+    LISTED_HEADS,
+    detail_lines,
     frequent_rows,
+    latency_rows,
+    listed_rows,
     rate_cells,
     resampled_text,
     run_lines,
@@ -107,6 +112,11 @@ def _page(results: Results, title: str, most: int) -> Iterator[str]:
     yield _table("rates", heads, rates)
     yield f'<p class="dim">{len(results.scores)} utterances; {escape(resampled_text(results.groups))}</p>\n'
     yield from _failed(results)
+    if results.latency:
+        yield "<h2>Latency</h2>\n" + _table("rates", LATENCY_HEADS, latency_rows(results.latency))
+    if results.listed:
+        yield "<h2>Hotwords</h2>\n" + _table("rates", LISTED_HEADS, listed_rows(results.listed))
+    yield from (f"<p>{escape(line)}</p>\n" for line in detail_lines(results))
     if len(results.speakers) > 1:
         heads = ["speaker", "WER", "CER", "substituted", "deleted", "inserted", "words", "utterances"]
         yield "<h2>Speakers, worst first</h2>\n" + _table(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from asr.evaluation.bootstrap import RESAMPLES, Comparison, Groups, Interval
-from asr.evaluation.results import Results, Run, SpeakerScore
+from asr.evaluation.bootstrap import RESAMPLES, Comparison, Groups, Interval, Percentiles
+from asr.evaluation.confidence import Calibration
+from asr.evaluation.latency import Latency, Rate
+from asr.evaluation.results import ListedWords, Results, Run, SpeakerScore
 from asr.evaluation.wer import Counts, Edit, Score, frequent
 
 _LETTER = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
@@ -43,9 +45,118 @@ def run_lines(run: Run) -> list[str]:
     hours = run.audio_seconds / 3600
     amount = f"{hours:.2f} h" if hours >= 0.1 else f"{run.audio_seconds:.1f} s"
     return [
-        f"model {run.model}: algorithmic latency {run.latency_ms:g} ms, decoded in {chunk}",
+        f"model {run.model}: algorithmic latency {run.latency_ms:g} ms, decoded in {chunk}"
+        + (", in real time" if run.paced else ""),
+        *([f"decoding: {_settings(run.decoding)}"] if run.decoding else []),
         f"{amount} of audio, real-time factor {run.real_time_factor:.4f} "
         f"({run.decode_seconds:.1f} s of decoding, one thread a stream)",
+    ]
+
+
+def _settings(decoding: Mapping[str, Any]) -> str:
+    """The ones that matter most; results.json has all."""
+    names = ["beam"]
+    if decoding["language_model"]:
+        names += ["language_model", "lm_weight"]
+    if decoding["hotwords"] or decoding["hotwords_per_utterance"]:
+        names += ["hotwords", "hotwords_per_utterance", "hotword_boost", "unbiased"]
+    names += ["stable_frames"]
+    shown = [(name.replace("_", " "), decoding[name]) for name in names if decoding[name] or name == "beam"]
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else name if value is True else f"{name} {value}"
+        for name, value in shown
+    )
+
+
+LATENCY_HEADS = ("seconds", "p50", "p90", "p99", "measured")
+
+
+def latency_rows(found: Latency) -> list[list[str]]:
+    """Name, percentiles with their intervals, and of how many utterances or words."""
+    rows = [
+        ("first partial after the first word begins", found.first_partial, "utterances"),
+        ("word shown after its end", found.emission, "words"),
+        ("word committed after its end", found.commit, "words"),
+        ("final text after the last sample", found.final, "utterances"),
+    ]
+    return [[name, *_percentile_cells(value, unit)] for name, value, unit in rows]
+
+
+def _percentile_cells(found: Percentiles | None, unit: str) -> list[str]:
+    if found is None:
+        return ["-", "-", "-", f"0 {unit}"]
+    pairs = zip(found.values, found.intervals, strict=True)
+    return [f"{value:.2f} ({own.low:.2f} - {own.high:.2f})" for value, own in pairs] + [
+        f"{found.count} {unit}"
+    ]
+
+
+def latency_lines(found: Latency, run: Run) -> list[str]:
+    """Stability and times of words, and what all of it was measured against."""
+    source = run.alignments or "forced alignment with the same model"
+    aligned = (
+        f"{found.aligned} of {found.utterances} utterances" if found.aligned < found.utterances else "all"
+    )
+    return [
+        f"revisions a word {_rate_text(found.revisions)}, of which {_rate_text(found.grown)} only grew",
+        f"word times, mean absolute error: start {_rate_text(found.start_error, ' s')},"
+        f" end {_rate_text(found.end_error, ' s')}",
+        f"reference times: {source} ({aligned})",
+    ]
+
+
+def _rate_text(found: Rate | None, unit: str = "") -> str:
+    if found is None:
+        return "-"
+    interval = f" ({found.interval.low:.3f} - {found.interval.high:.3f})" if found.interval else ""
+    return f"{found.value:.3f}{unit}{interval}"
+
+
+def confidence_line(found: Calibration) -> str:
+    ranking = f"{found.ranking:.3f}" if found.ranking is not None else "-"
+    return (
+        f"confidence: {found.confidence:.3f} on average where {found.correct:.3f} of {found.words} words are"
+        f" right; calibration error {found.error:.3f}, likelihood {found.likelihood:.3f} nats, AUC {ranking}"
+    )
+
+
+LISTED_HEADS = (
+    "hotwords",
+    "rate",
+    "95 % interval",
+    "substituted",
+    "deleted",
+    "inserted",
+    "errors",
+    "reference",
+)
+
+
+def listed_rows(listed: ListedWords) -> list[list[str]]:
+    return [
+        ["listed words (B-WER)", *rate_cells(listed.counts.listed, listed.listed_interval)],
+        ["other words (U-WER)", *rate_cells(listed.counts.others, listed.others_interval)],
+    ]
+
+
+def listed_line(listed: ListedWords) -> str:
+    recall, precision = (
+        percent(value) if value is not None else "-"
+        for value in (listed.counts.recall, listed.counts.precision)
+    )
+    wrong = listed.counts.claimed - listed.counts.listed.hits
+    return (
+        f"listed words: recall {recall} ({interval_text(listed.recall_interval)}), precision {precision},"
+        f" recognised where they were not said: {wrong}"
+    )
+
+
+def detail_lines(results: Results) -> list[str]:
+    """What stands below the tables of rates and delays."""
+    return [
+        *(latency_lines(results.latency, results.run) if results.latency and results.run else []),
+        *([confidence_line(results.confidence)] if results.confidence else []),
+        *([listed_line(results.listed)] if results.listed else []),
     ]
 
 
@@ -55,6 +166,12 @@ def print_results(results: Results, console: Console, most: int = 10) -> None:
         console.print(line)
     console.print(_rate_table(results))
     console.print(f"{len(results.scores)} utterances; {resampled_text(results.groups)}")
+    if results.latency:
+        print_rows(LATENCY_HEADS, latency_rows(results.latency), console)
+    if results.listed:
+        print_rows(LISTED_HEADS, listed_rows(results.listed), console)
+    for line in detail_lines(results):
+        console.print(line)
     speakers = results.speakers
     if len(speakers) > 1:
         console.print(_speaker_table(speakers[:most]))
@@ -97,6 +214,13 @@ def _table(first: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     return table
+
+
+def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    table = _table(*heads)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _rate_table(results: Results) -> Table:
@@ -157,6 +281,13 @@ def text_report(results: Results) -> str:
         f"CER {percent(results.characters.rate)}  95 % interval {interval_text(results.character_interval)}"
     )
     lines.append(f"{len(results.scores)} utterances; {resampled_text(results.groups)}")
+    tables = [
+        (LATENCY_HEADS, latency_rows(results.latency) if results.latency else []),
+        (LISTED_HEADS, listed_rows(results.listed) if results.listed else []),
+    ]
+    for heads, rows in tables:
+        lines += ["  ".join(f"{head} {cell}" for head, cell in zip(heads, row, strict=True)) for row in rows]
+    lines += detail_lines(results)
     for score in results.scores:
         lines += ["", utterance_title(score), *_aligned(score.alignment)]
     return "\n".join(lines) + "\n"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asr.errors import UserError
-from asr.evaluation import bootstrap
-from asr.evaluation.bootstrap import Comparison, Groups, Interval
+from asr.evaluation import bootstrap, latency
+from asr.evaluation.biasing import Biasing, score_biasing
+from asr.evaluation.bootstrap import PERCENTILES, Comparison, Groups, Interval, Percentiles
+from asr.evaluation.confidence import Calibration, calibration, judged
+from asr.evaluation.latency import Heard, Latency, Rate, rate
 from asr.evaluation.wer import Counts, Score, Utterance, frequent, score, total
 
 HYPOTHESES = "hypotheses.tsv"
@@ -27,12 +30,25 @@ class Run:
     latency_ms: float  # algorithmic: what the model waits for, without the chunk
     chunk_ms: float  # 0: each file at once
     audio_seconds: float
-    decode_seconds: float  # summed over the workers; reading audio is not counted
+    decode_seconds: float  # summed over the workers; reading audio and waiting for it are not counted
     failed: tuple[tuple[str, str], ...]  # (utt_id, reason)
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # the settings of decoder, endpoints and VAD
+    paced: bool = False  # the audio came at the speed of speech
+    alignments: str | None = None  # the CTM file with the times of the words; None: forced alignment
 
     @property
     def real_time_factor(self) -> float:
         return self.decode_seconds / self.audio_seconds if self.audio_seconds else 0.0
+
+
+@dataclass(frozen=True)
+class ListedWords:
+    """What hotwords did, with intervals over what is resampled."""
+
+    counts: Biasing
+    listed_interval: Interval | None
+    others_interval: Interval | None
+    recall_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,10 @@ class SpeakerScore:
 
 @dataclass(frozen=True)
 class Results:
-    """Scores of a corpus with their intervals; `run` is None for hypotheses that come from a file."""
+    """Scores of a corpus with their intervals; what follows `groups` is None for hypotheses from a file.
+
+    `listed` is None too where there were no hotwords.
+    """
 
     scores: tuple[Score, ...]
     words: Counts
@@ -54,6 +73,10 @@ class Results:
     character_interval: Interval | None
     groups: Groups
     run: Run | None = None
+    real_time_factor: Rate | None = None
+    latency: Latency | None = None
+    confidence: Calibration | None = None
+    listed: ListedWords | None = None
 
     @property
     def speakers(self) -> list[SpeakerScore]:
@@ -70,10 +93,23 @@ class Results:
         return sorted(table, key=lambda row: (-row.words.rate, row.speaker or ""))
 
 
-def summarise(utterances: Sequence[Utterance], run: Run | None = None) -> Results:
-    """Score utterances and resample them for the intervals."""
+def summarise(
+    utterances: Sequence[Utterance],
+    run: Run | None = None,
+    heard: Sequence[Heard] = (),
+    phrases: Mapping[str, Sequence[str]] | None = None,
+) -> Results:
+    """Score utterances and resample them for the intervals.
+
+    heard: what was shown when, in the order of the utterances, if they were decoded here. phrases: the
+    hotwords of each utterance, normalised; an utterance that is not there has none.
+    """
     scores = score(utterances)
     groups = bootstrap.groups([utterance.speaker for utterance in utterances])
+    alignments = [each.alignment for each in scores]
+    confidences = [word.confidence for each in heard for word in each.stream.words]
+    right = [own for alignment in alignments for own in judged(alignment)] if heard else []
+    seconds = [each.seconds for each in heard], [each.audio_seconds for each in heard]
     return Results(
         scores,
         total(each.words for each in scores),
@@ -82,6 +118,23 @@ def summarise(utterances: Sequence[Utterance], run: Run | None = None) -> Result
         _interval([each.characters for each in scores], groups),
         groups,
         run,
+        rate(*seconds, groups) if heard else None,
+        latency.summarise(alignments, heard, groups, live=bool(run and run.chunk_ms)) if heard else None,
+        calibration(confidences, right),
+        _listed(scores, phrases, groups) if phrases is not None else None,
+    )
+
+
+def _listed(scores: Sequence[Score], phrases: Mapping[str, Sequence[str]], groups: Groups) -> ListedWords:
+    found = [score_biasing(each.alignment, phrases.get(each.utterance.utt_id, ())) for each in scores]
+    listed = [each.listed for each in found]
+    return ListedWords(
+        sum(found, Biasing(Counts(), Counts(), 0)),
+        _interval(listed, groups),
+        _interval([each.others for each in found], groups),
+        bootstrap.confidence_interval(
+            [each.hits for each in listed], [each.length for each in listed], groups
+        ),
     )
 
 
@@ -205,7 +258,63 @@ def results_json(results: Results, frequent_edits: int = 50) -> str:
             for edit, count in frequent(results.scores, "insert")[:frequent_edits]
         ],
     }
-    return _dumps(document | (_run_json(results.run) if results.run else {}))
+    if results.latency:
+        document["latency"] = _latency_json(results.latency)
+    if results.confidence:
+        document["confidence"] = asdict(results.confidence)
+    if results.listed:
+        document["listed_words"] = _listed_json(results.listed)
+    return _dumps(document | (_run_json(results.run, results.real_time_factor) if results.run else {}))
+
+
+def _latency_json(found: Latency) -> dict[str, Any]:
+    """Seconds."""
+    delays = {
+        "first_partial": found.first_partial,
+        "emission_delay": found.emission,
+        "commit_delay": found.commit,
+        "final_latency": found.final,
+    }
+    rates = {
+        "revisions_per_word": found.revisions,
+        "grown_per_word": found.grown,
+        "start_error": found.start_error,
+        "end_error": found.end_error,
+    }
+    return {
+        **{name: _percentiles_json(value) for name, value in delays.items()},
+        **{name: _ratio_json(value) for name, value in rates.items()},
+        "aligned_utterances": found.aligned,
+    }
+
+
+def _percentiles_json(found: Percentiles | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    levels = zip(PERCENTILES, found.values, found.intervals, strict=True)
+    return {
+        "count": found.count,
+        "mean": found.mean,
+        **{f"p{100 * level:.0f}": {"value": value, "interval": _pair(own)} for level, value, own in levels},
+    }
+
+
+def _ratio_json(found: Rate | None) -> dict[str, Any] | None:
+    return {"value": found.value, "interval": _pair(found.interval)} if found else None
+
+
+def _listed_json(listed: ListedWords) -> dict[str, Any]:
+    return {
+        "b_wer": _rate_json(listed.counts.listed, listed.listed_interval),
+        "u_wer": _rate_json(listed.counts.others, listed.others_interval),
+        "recall": {"value": listed.counts.recall, "interval": _pair(listed.recall_interval)},
+        "precision": listed.counts.precision,
+        "false_alarms": listed.counts.claimed - listed.counts.listed.hits,
+    }
+
+
+def _pair(interval: Interval | None) -> list[float] | None:
+    return [interval.low, interval.high] if interval else None
 
 
 def comparison_json(words: Comparison, characters: Comparison, groups: Groups) -> str:
@@ -214,7 +323,7 @@ def comparison_json(words: Comparison, characters: Comparison, groups: Groups) -
             "a": comparison.rate_a,
             "b": comparison.rate_b,
             "difference": comparison.difference,
-            "interval": [comparison.interval.low, comparison.interval.high],
+            "interval": _pair(comparison.interval),
             "probability_of_improvement": comparison.probability_of_improvement,
         }
         for name, comparison in (("wer", words), ("cer", characters))
@@ -226,15 +335,19 @@ def _dumps(document: dict[str, Any]) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
-def _run_json(run: Run) -> dict[str, Any]:
+def _run_json(run: Run, real_time_factor: Rate | None) -> dict[str, Any]:
     return {
         "model": run.model,
         "cuts": run.cuts,
         "latency_ms": run.latency_ms,
         "chunk_ms": run.chunk_ms,
+        "paced": run.paced,
+        "alignments": run.alignments,
+        "decoding": dict(run.decoding),
         "audio_seconds": run.audio_seconds,
         "decode_seconds": run.decode_seconds,
         "real_time_factor": run.real_time_factor,
+        "real_time_factor_interval": _pair(real_time_factor.interval) if real_time_factor else None,
         "failed": [{"utt_id": utt_id, "reason": reason} for utt_id, reason in run.failed],
     }
 
@@ -242,7 +355,7 @@ def _run_json(run: Run) -> dict[str, Any]:
 def _rate_json(counts: Counts, interval: Interval | None = None) -> dict[str, Any]:
     return {
         "rate": counts.rate if math.isfinite(counts.rate) else None,
-        "interval": [interval.low, interval.high] if interval else None,
+        "interval": _pair(interval),
         "length": counts.length,
         "substitutions": counts.substitutions,
         "deletions": counts.deletions,

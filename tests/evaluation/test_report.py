@@ -8,10 +8,12 @@ from html.parser import HTMLParser
 
 from rich.console import Console
 
+from asr.evaluation.latency import Heard, ShownWord, Stream
 from asr.evaluation.page import html_report
 from asr.evaluation.report import people, print_comparison, print_results, text_report, verdict
-from asr.evaluation.results import compare, summarise
+from asr.evaluation.results import Results, compare, summarise
 from asr.evaluation.wer import Utterance
+from asr.transcript import Word
 from tests.evaluation.test_results import RUN, UTTERANCES
 
 NASTY = Utterance("<script>alert(1)</script>", 'a"b<i>', "tom & <jerry>", "[bold]tom[/bold] &amp; </div>")
@@ -53,6 +55,29 @@ def shown(utterances: list[Utterance]) -> str:
     stream = io.StringIO()
     print_results(summarise(utterances, RUN), people(stream))
     return stream.getvalue()
+
+
+def measured() -> Results:
+    """Two utterances with a stream, reference times and a list of hotwords."""
+    word = ShownWord("cat", 1.25, 2.5, 0.5, 0.75, 0.9)
+    heard = Heard(Stream((word,), 1.25, 0.125, 1, 1), (Word("cat", 0.5, 1.0, 1.0),), 3.0, 0.3)
+    said = [Utterance("u1", "anna", "cat", "cat"), Utterance("u2", "bert", "cat", "cat")]
+    return summarise(said, RUN, [heard, heard], {"u1": ["cat"]})
+
+
+def test_every_kind_of_report_shows_latency_confidence_and_hotwords() -> None:
+    stream = io.StringIO()
+    print_results(measured(), people(stream))
+    page = checked(html_report(measured(), "title"))
+    for report in (stream.getvalue(), text_report(measured()), "\n".join(page.said)):
+        assert "word shown after its end" in report and "0.25 (0.25 - 0.25)" in report
+        assert "word committed after its end" in report and "1.50 (1.50 - 1.50)" in report
+        assert "0.12 (0.12 - 0.12)" in report  # final
+        assert "revisions a word 1.000 (1.000 - 1.000), of which 1.000 (1.000 - 1.000) only grew" in report
+        assert "end 0.250 s (0.250 - 0.250)" in report
+        assert "forced alignment with the same model (all)" in report
+        assert "confidence: 0.900 on average where 1.000 of 2 words are right" in report
+        assert "listed words (B-WER)" in report and "recall 100.00 %" in report
 
 
 def test_html_escapes_every_text() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import UserError
+from asr.evaluation.latency import Heard, Stream
 from asr.evaluation.results import (
     Run,
     compare,
@@ -58,6 +59,19 @@ def test_results_for_machines_say_all_that_people_are_told() -> None:
     assert speakers["anna"]["wer"]["rate"] == 1 / 6 and speakers["anna"]["utterances"] == 2
     assert speakers[None]["wer"]["rate"] is None  # an error against nothing; JSON has no infinity
     assert document["bootstrap"]["resampled"] == "speakers and utterances"
+
+
+def test_a_ratio_that_is_undefined_is_null() -> None:
+    nothing = Heard(Stream((), None, 0.1, 0, 0), None, 1.0, 0.5)
+    document = json.loads(
+        results_json(summarise([Utterance("u", None, "", "")], RUN, [nothing], {"u": ["a"]}))
+    )
+    assert document["latency"]["first_partial"] is None
+    assert document["latency"]["revisions_per_word"] is None
+    assert document["latency"]["final_latency"]["p99"] == {"value": 0.1, "interval": [0.1, 0.1]}
+    assert document["listed_words"]["recall"] == {"value": None, "interval": None}
+    assert document["real_time_factor_interval"] == [0.5, 0.5]
+    assert "confidence" not in document  # no word was recognised
 
 
 def test_a_corpus_without_words_has_results() -> None:

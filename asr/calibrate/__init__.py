@@ -1,0 +1,1 @@
+"""Fitting a bundle's decoding settings on development data: `asr calibrate`."""
