@@ -1,0 +1,159 @@
+"""Word times that no CTC model has had a say in: PocketSphinx aligns the references of a corpus.
+
+    pip install pocketsphinx espeakng-loader
+    python -m data_prep.reference_alignment --cuts data/dev-clean.jsonl.gz --output exp/dev.ctm
+
+What a recogniser says about its own times cannot be judged by a forced alignment of the same network: CTC
+fires late in both. PocketSphinx is a hidden Markov model with three states a phone, trained on other speech;
+it and the US English model that its wheel carries are under BSD 2-clause licences (Carnegie Mellon
+University, Alpha Cephei). Words that its dictionary lacks are pronounced by espeak-ng. Utterances that cannot
+be aligned are named on stderr and left out. The output is CTM: `utt_id 1 start duration word`, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from lhotse.cut import Cut
+from numpy.typing import NDArray
+
+from asr.cli import run
+from asr.data.manifest import load_audio, load_cuts
+from asr.errors import UserError
+from asr.evaluation.results import write_text
+from data_prep.common import progress, warn
+from data_prep.demo import Espeak
+
+DESCRIPTION = "Align the references of a manifest with PocketSphinx and write their word times as CTM."
+RATE, HOP = 16000, 0.01  # Hz; seconds a frame of PocketSphinx
+# A frame is a window of 25.625 ms that begins at its first sample: two frames meet between their centres.
+BOUNDARY = 0.025625 / 2 - HOP / 2  # seconds from a frame's first sample to where it takes over from the last
+
+# Sounds of espeak-ng's en-us as phones of CMUdict; the longest match is taken
+_SOUNDS = """
+    b=B d=D f=F h=HH k=K l=L m=M n=N p=P s=S t=T v=V w=W z=Z j=Y r=R ɹ=R ɡ=G ɾ=T ʔ=T ŋ=NG θ=TH ð=DH ʃ=SH ʒ=ZH
+    x=K ɬ=L tʃ=CH dʒ=JH n̩=AH+N əl=AH+L nʲ=N+Y i=IY iː=IY ɪ=IH ᵻ=IH e=EY eɪ=EY ɛ=EH æ=AE ə=AH ɐ=AH ʌ=AH
+    ɔ=AO ɔː=AO ɑ=AA ɑː=AA ɑ̃=AA+N a=AA o=OW oʊ=OW u=UW uː=UW ʊ=UH ɚ=ER ɜ=ER ɜː=ER aɪ=AY aʊ=AW ɔɪ=OY iə=IY+AH
+    aɪə=AY+AH aɪɚ=AY+ER
+"""
+ARPABET: dict[str, str] = {
+    sound: phones.replace("+", " ") for sound, phones in (pair.split("=") for pair in _SOUNDS.split())
+}
+
+
+class TimedWord(NamedTuple):
+    text: str
+    start: float  # seconds
+    end: float
+
+
+class Aligner:
+    """PocketSphinx in its alignment mode; `guessed` holds the words that espeak-ng pronounced.
+
+    A pause is as likely as the next word: by default every pause costs, and words swallow the short ones.
+    What remains of it: the last word of an utterance in thirty reaches to the end of the recording.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from pocketsphinx import Decoder
+        except ImportError as error:
+            raise UserError("the aligner is PocketSphinx 5: pip install pocketsphinx") from error
+        self._decoder: Any = Decoder(lm=None, loglevel="FATAL", cmn="batch", lw=1.0, silprob=1.0)
+        self._espeak: Espeak | None = None  # starts when the dictionary first lacks a word
+        self.guessed: set[str] = set()
+
+    def __call__(self, samples: NDArray[np.float32], words: Sequence[str]) -> list[TimedWord] | None:
+        """samples (S,) at 16 kHz; None where no path through the words was found."""
+        for word in words:
+            if self._decoder.lookup_word(word) is None:
+                self._pronounce(word)
+        pcm = (samples * 32767).round().clip(-32768, 32767).astype(np.int16)
+        try:
+            self._decoder.set_align_text(" ".join(words))
+            self._decoder.start_utt()
+            self._decoder.process_raw(pcm.tobytes(), full_utt=True)
+            self._decoder.end_utt()
+        except RuntimeError:  # all that it says; the reason goes to its log
+            return None
+        if self._decoder.hyp() is None:
+            return None
+        found = timed_words((part.word, part.start_frame, part.end_frame) for part in self._decoder.seg())
+        return found if [word.text for word in found] == list(words) else None
+
+    def _pronounce(self, word: str) -> None:
+        self._espeak = self._espeak or Espeak()
+        self._decoder.add_word(word, arpabet(self._espeak.ipa(word, "en-us")), True)
+        self.guessed.add(word)
+
+
+def timed_words(segments: Any) -> list[TimedWord]:
+    """(word, first frame, last frame) of PocketSphinx -> words in seconds, without its silences and noises.
+
+    It marks other pronunciations as "the(2)", silences and noises as <sil> and [NOISE].
+    """
+    return [
+        TimedWord(word.split("(")[0], _boundary(first), _boundary(last + 1))
+        for word, first, last in segments
+        if word[0] not in "<["
+    ]
+
+
+def _boundary(frame: int) -> float:
+    """Seconds at which `frame` takes over."""
+    return frame * HOP + BOUNDARY
+
+
+def arpabet(ipa: str) -> str:
+    """espeak-ng's IPA, "_" between phonemes -> CMUdict's phones. UserError where one is unknown."""
+    phones = []
+    for phoneme in ipa.replace("ˈ", "").replace("ˌ", "").replace(" ", "_").split("_"):
+        while phoneme:
+            length = next((n for n in (3, 2, 1) if phoneme[:n] in ARPABET), 0)
+            if not length:
+                raise UserError(f"no phone of CMUdict for {phoneme!r} in {ipa!r}; add it to ARPABET")
+            phones.append(ARPABET[phoneme[:length]])
+            phoneme = phoneme[length:].lstrip("ː")
+    return " ".join(phones)
+
+
+def ctm(utt_id: str, words: Sequence[TimedWord]) -> str:
+    return "".join(f"{utt_id} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text}\n" for w in words)
+
+
+def align(cut: Cut, aligner: Aligner) -> list[TimedWord] | None:
+    if cut.sampling_rate != RATE:
+        raise UserError(f"{cut.id}: {cut.sampling_rate} Hz; the aligner needs recordings of {RATE} Hz")
+    return aligner(load_audio(cut), (cut.supervisions[0].text or "").split())
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="data_prep.reference_alignment", description=DESCRIPTION)
+    parser.add_argument("--cuts", type=Path, nargs="+", required=True, metavar="MANIFEST")
+    parser.add_argument("--output", type=Path, required=True, metavar="CTM")
+    args = parser.parse_args(argv)
+    cuts, aligner = load_cuts(args.cuts), Aligner()
+    lines, left_out = [], 0
+    with progress() as bar:
+        for cut in bar.track(cuts, total=len(cuts), description="aligning"):
+            words = align(cut, aligner)
+            if words is None:
+                warn(f"{cut.id}: no alignment found; left out")
+                left_out += 1
+            else:
+                lines.append(ctm(cut.id, words))
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.output, "".join(lines))
+    print(
+        f"{args.output}: {len(lines)} utterances, {left_out} left out;"
+        f" {len(aligner.guessed)} words were pronounced by espeak-ng"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,63 @@
+"""data_prep.reference_alignment: segments of PocketSphinx as words in seconds, and words it does not know."""
+
+import pytest
+
+from asr.errors import UserError
+from data_prep.reference_alignment import ARPABET, TimedWord, arpabet, ctm, timed_words
+
+
+def test_silences_noises_and_marks_of_pronunciation_are_no_words() -> None:
+    segments = [("<s>", 0, 0), ("<sil>", 0, 19), ("the(2)", 20, 29), ("[NOISE]", 30, 39), ("cat", 40, 69)]
+    assert [word.text for word in timed_words([*segments, ("</s>", 69, 69)])] == ["the", "cat"]
+
+
+def test_a_boundary_lies_halfway_between_the_centres_of_two_windows() -> None:
+    (word,) = timed_words([("cat", 100, 119)])
+    # windows of 25.625 ms from 0.99 s and from 1 s: their centres are at 1.0028 and 1.0128 s
+    assert word.start == pytest.approx(1.0078, abs=1e-4) and word.end == pytest.approx(1.2078, abs=1e-4)
+
+
+def test_words_without_a_pause_between_them_meet() -> None:
+    first, second = timed_words([("a", 10, 19), ("cat", 20, 49)])
+    assert first.end == second.start
+
+
+@pytest.mark.parametrize(
+    ("ipa", "phones"),
+    [
+        ("ʃ_ˈaɪ_m_ɚ_d_ə", "SH AY M ER D AH"),
+        ("f_ˈaɪɚ", "F AY ER"),  # not AY ER from "aɪ" and a lone ɚ by chance: the longest match
+        ("v_ˈɪ_l_ɪ_f_ˌɔːɹ_t", "V IH L IH F AO R T"),
+        ("b_ˈʌ_ʔ_n̩", "B AH T AH N"),
+    ],
+)
+def test_espeak_sounds_become_phones(ipa: str, phones: str) -> None:
+    assert arpabet(ipa) == phones
+
+
+def test_a_sound_without_a_phone_is_named() -> None:
+    with pytest.raises(UserError, match="ǃ"):
+        arpabet("k_ǃ_a")
+
+
+def test_every_phone_is_one_of_cmudict() -> None:
+    vowels = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
+    consonants = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
+    assert {phone for phones in ARPABET.values() for phone in phones.split()} == {
+        *vowels.split(),
+        *consonants.split(),
+    }
+
+
+def test_ctm_has_start_and_duration() -> None:
+    assert ctm("84-1-0001", [TimedWord("cat", 0.5, 0.75)]) == "84-1-0001 1 0.500 0.250 cat\n"
+
+
+def test_espeak_pronounces_with_known_sounds() -> None:
+    pytest.importorskip("espeakng_loader")
+    from data_prep.demo import Espeak
+
+    espeak = Espeak()
+    said = {word: arpabet(espeak.ipa(word, "en-us")) for word in ("quilter's", "shimerda", "moulded")}
+    assert said["quilter's"] == "K W IH L T ER Z"
+    assert all(said.values())
