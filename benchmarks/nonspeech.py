@@ -1,4 +1,4 @@
-"""Words where nobody speaks: noise clips, silence, hum, noise; and what the VAD costs where somebody does.
+"""Words where nobody speaks: noise clips, silence, hum, music; and what the VAD costs where somebody does.
 
     python -m benchmarks.nonspeech --model BUNDLE --clips noise/clips.tsv [--cuts dev-clean.jsonl.gz]
 
@@ -63,6 +63,22 @@ def pink(level: float) -> Sound:
     return sound
 
 
+def music(time: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """Plucked chords (C, G, a, F, two seconds each), a melody of two notes a second, and a drum."""
+    chords = np.array([[60, 64, 67], [55, 59, 62], [57, 60, 64], [53, 57, 60]])[(time // 2).astype(int) % 4]
+    steps = np.array([0, 2, 1, 2, 0, 1, 2, 0])[(time * 2).astype(int) % 8]
+    melody = 12 + np.take_along_axis(chords, steps[:, None], 1)
+    sound = np.zeros(len(time))
+    for notes, length in ((chords, 2.0), (melody, 0.5)):
+        hertz, since = 440 * 2 ** ((notes - 69) / 12), time % length
+        for k in range(1, 7):
+            sound += (np.sin(2 * np.pi * k * hertz * since[:, None]).sum(1) / k) * np.exp(
+                -3 * k * since / length
+            )
+    drum = random.standard_normal(len(time)) * np.exp(-30 * (time % 0.5))
+    return 0.05 * sound + 0.05 * drum
+
+
 SOUNDS: dict[str, Sound] = {
     "digital silence": white(0.0),
     "silence, -80 dB": white(1e-4),
@@ -72,6 +88,7 @@ SOUNDS: dict[str, Sound] = {
     "white noise, -20 dB": white(1e-1),
     "pink noise, -40 dB": pink(1e-2),
     "pink noise, -20 dB": pink(1e-1),
+    "music": music,
 }
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import UserError
-from asr.text import Tokenizer, normalise, train_tokenizer
+from asr.text import WORD_START, Tokenizer, normalise, train_tokenizer
 from tests.conftest import SENTENCES
 
 
@@ -35,8 +35,9 @@ def test_tokens_decode_to_the_text(tokenizer: Tokenizer) -> None:
         tokens = tokenizer.encode(sentence)
         assert tokenizer.decode(tokens) == sentence
         assert tokenizer.blank not in tokens
-        assert "".join(map(tokenizer.piece, tokens)).strip() == sentence
-        assert sum(map(tokenizer.starts_word, tokens)) == len(sentence.split())
+        pieces = [tokenizer.pieces[token] for token in tokens]
+        assert "".join(pieces).replace(WORD_START, " ").strip() == sentence
+        assert sum(piece.startswith(WORD_START) for piece in pieces) == len(sentence.split())
 
 
 def test_a_tokenizer_survives_saving(tokenizer: Tokenizer, tmp_path: Path) -> None:
