@@ -22,6 +22,7 @@ COMMANDS = {
     "align": ("asr.align.command", "times of the words of a known text: CTM, TextGrid, JSON, SRT"),
     "calibrate": ("asr.calibrate.command", "fit a bundle's decoding settings on development data"),
     "transcribe": ("asr.transcribe", "transcribe files or standard input, chunk by chunk"),
+    "mic": ("asr.mic", "transcribe a microphone while you speak"),
 }
 
 

@@ -11,26 +11,22 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from asr import audio, formats
 from asr.bundle import load_bundle
 from asr.cli import at_least
 from asr.decoding_options import add_options, recogniser_options
 from asr.errors import UserError
+from asr.live import Show, partials
 from asr.streaming import StreamingRecognizer
 from asr.transcript import Transcript
-
-Show = Callable[[Transcript, float], None]  # a partial, and the seconds of audio it has heard
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,47 +123,6 @@ def paced(blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]
         clock += len(block) / audio.SAMPLE_RATE
         time.sleep(max(0.0, clock - time.monotonic()))
         yield block
-
-
-@contextmanager
-def partials(screen: Console, how: str) -> Iterator[Show]:
-    """Where partial text goes: a live region of the terminal, lines, or nowhere."""
-    view = Tail()
-    if how == "lines":
-        last = ""
-
-        def line(transcript: Transcript, seconds: float) -> None:
-            nonlocal last
-            committed, tentative = view.of(transcript)
-            text = f"{committed} [{tentative}]" if tentative else committed
-            if text != last:
-                print(f"{seconds:7.2f} s  {text[-100:]}", file=sys.stderr, flush=True)
-            last = text
-
-        yield line
-    elif how == "auto" and screen.is_terminal:
-        with Live(console=screen, transient=True, refresh_per_second=12) as live:
-
-            def show(transcript: Transcript, seconds: float) -> None:
-                committed, tentative = view.of(transcript)
-                live.update(Text.assemble(committed, " ", (tentative, "dim")))
-
-            yield show
-    else:
-        yield lambda *_: None
-
-
-class Tail:
-    """The end of a growing transcript, at most `length` committed characters, so that it fits a screen."""
-
-    def __init__(self, length: int = 400) -> None:
-        self.length, self._committed = length, ""
-
-    def of(self, transcript: Transcript) -> tuple[str, str]:
-        """Committed and tentative text; for every transcript of a stream, since it adds what is new in it."""
-        words = [self._committed, *(word.text for word in transcript.new_words)]
-        self._committed = " ".join(word for word in words if word)[-self.length :]
-        return self._committed, transcript.tentative
 
 
 def write(transcript: Transcript, path: str, args: argparse.Namespace) -> None:

@@ -161,7 +161,7 @@ class Espeak:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise UserError("the demo corpus needs espeakng-loader: pip install espeakng-loader") from error
+            raise UserError("espeak-ng is needed here: pip install espeakng-loader") from error
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         synchronous, no_exit = 2, 0x8000
         data = str(espeakng_loader.get_data_path()).encode()
