@@ -3,16 +3,17 @@
     asr calibrate --model exp/mini/bundle --cuts data/dev.jsonl.gz --lm lm.bin --alignments dev.ctm --plot
     dev.png
 
-In this order: the weight of the language model and the word bonus, by word error rate; the offsets of word
-times, by their error against --alignments (or, without, against forced alignment with the same model); the
-temperature of confidences, and a logistic map where it pays, by likelihood on half of the speakers. Writes
-decoding.yaml into the bundle. Figures in the column "held out" come from speakers that the fit has not
-seen.
+In this order: the language model's weight, word bonus and penalty of unknown words, by word error rate; the
+offsets of word times, by their error against --alignments (or, without, against forced alignment with the
+same model); the temperature of confidences, and a logistic map where it pays, by likelihood on half of the
+speakers. Writes decoding.yaml into the bundle. Figures in the column "held out" come from speakers that the
+fit has not seen.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -54,12 +55,21 @@ PAYS = 0.005  # nats a word by which the logistic map has to better the likeliho
 FITTED = (
     "lm_weight",
     "word_bonus",
+    "unknown_penalty",
     "start_offset",
     "end_offset",
     "temperature",
     "confidence_scale",
     "confidence_bias",
 )
+
+
+# Of the language model: the first step of the search, least and most.
+WEIGHTS: dict[str, tuple[float, tuple[float, float]]] = {
+    "lm_weight": (0.2, (0.0, math.inf)),
+    "word_bonus": (0.5, (-math.inf, math.inf)),
+    "unknown_penalty": (4.0, (-math.inf, 0.0)),
+}
 
 
 class Row(NamedTuple):
@@ -173,11 +183,11 @@ class Fit:
         return decode(self.examples if examples is None else examples, self.bundle, decoding)
 
     def weights(self) -> Iterator[Row]:
-        """lm_weight (where there is a model) and word_bonus, by word errors."""
-        if self.decoding.beam == 1:
-            self.remarks.append("beam 1 has no weights to fit")
+        """Those of the language model, by word errors."""
+        if self.decoding.beam == 1 or self.bundle.language_model is None:
+            self.remarks.append("no weights to fit without a beam and a language model")
             return
-        names = ("lm_weight", "word_bonus") if self.bundle.language_model else ("word_bonus",)
+        names = tuple(WEIGHTS)
         tried: dict[Point, list[int]] = {}
 
         def cost(point: Point) -> float:
@@ -193,13 +203,8 @@ class Fit:
             return f"{100 * errors / words:.2f} %"
 
         start = tuple(float(getattr(self.decoding, name)) for name in names)
-        steps = {"lm_weight": 0.2, "word_bonus": 0.5}
-        best = search(
-            start,
-            [steps[name] for name in names],
-            [0.0 if name == "lm_weight" else -np.inf for name in names],
-            cost,
-        )
+        steps, bounds = zip(*WEIGHTS.values(), strict=True)
+        best = search(start, steps, bounds, cost)
         found: dict[str, Any] = dict(zip(names, best, strict=True))
         self.decoding = replace(self.decoding, **found)
         held_out = cross_validated_choice(tried, self.fold)

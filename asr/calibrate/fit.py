@@ -22,14 +22,14 @@ Key = TypeVar("Key")
 def search(
     start: Point,
     steps: Sequence[float],
-    least: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
     cost: Callable[[Point], float],
     rounds: int = 2,
 ) -> Point:
     """Coordinate descent on a lattice around `start`: the point of least cost, of equal ones the first found.
 
     Each coordinate in turn goes on in steps, up and down, as long as the cost falls; after a round without
-    gain the steps are halved, in `rounds` rounds. `least` bounds the coordinates from below. A point costs
+    gain the steps are halved, in `rounds` rounds. `bounds`: least and most of each coordinate. A point costs
     one call.
     """
     known = {start: cost(start)}
@@ -41,7 +41,7 @@ def search(
                 while True:
                     value = round(best[axis] + sign * sizes[axis], 6)
                     point = (*best[:axis], value, *best[axis + 1 :])
-                    if value < least[axis]:
+                    if not bounds[axis][0] <= value <= bounds[axis][1]:
                         break
                     if point not in known:
                         known[point] = cost(point)

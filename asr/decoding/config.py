@@ -18,7 +18,7 @@ class DecodingConfig:
     threshold: float = 14.0  # hypotheses further under the best one are dropped
     lm_weight: float = 0.5  # of the language model's log-probabilities
     word_bonus: float = 1.5  # for every word, with a language model: against its liking for few
-    unknown_penalty: float = -4.0  # for a word that the language model does not know, besides <unk>'s score
+    unknown_penalty: float = -8.0  # for a word that the language model does not know, besides <unk>'s score
     hotword_boost: float = 0.5  # for every letter of a hotword without a boost of its own
     temperature: float = 1.0  # of the posterior that confidences are; above 1 is more modest
     confidence_scale: float = 1.0  # of the confidence's log-odds, and ...

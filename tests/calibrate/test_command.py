@@ -16,8 +16,9 @@ from asr.calibrate.command import main
 from asr.calibrate.development import decode, example
 from asr.data.manifest import write_cuts
 from asr.errors import UserError
+from asr.lm import main as estimate
 from data_prep.common import utterance
-from tests.conftest import signal
+from tests.conftest import SENTENCES, signal
 
 START, END = -0.06, 0.03  # how much earlier and later words are than their emissions
 
@@ -94,11 +95,17 @@ def test_confidences_of_half_right_words_become_modest(own: Path, manifest: Path
     assert 0.2 < loaded.decoding.calibrated(0.99) < 0.8
 
 
-def test_a_beam_is_fitted_too(own: Path, manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert calibrate(own, manifest, "--beam", "4", "--limit", "4") == 0
+def test_a_beam_and_its_language_model_are_fitted_and_the_bundle_gets_both(
+    own: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(SENTENCES))
+    estimate([str(tmp_path / "text.txt"), "--order", "2", "--output", str(tmp_path / "lm.bin")])
+    model = ("--lm", str(tmp_path / "lm.bin"), "--install-lm")
+    assert calibrate(own, manifest, "--beam", "4", "--limit", "4", *model) == 0
     printed = capsys.readouterr().out
-    assert "WER" in printed and "4 utterances" in printed
-    assert load_bundle(own).decoding.beam == 4
+    assert "WER" in printed and "unknown_penalty" in printed and "4 utterances" in printed
+    loaded = load_bundle(own)
+    assert loaded.decoding.beam == 4 and loaded.language_model is not None
 
 
 def test_words_without_times_are_one_clear_line(own: Path, manifest: Path, tmp_path: Path) -> None:

@@ -27,13 +27,13 @@ def test_the_search_finds_the_best_point_of_the_lattice_and_asks_once_for_each()
         weight, bonus = point
         return abs(weight - 1.1) + abs(bonus + 0.75) + 0.1 * abs(weight - bonus)
 
-    assert search((0.5, 0.0), (0.2, 0.5), (0.0, -np.inf), cost) == (1.1, -0.75)
+    assert search((0.5, 0.0), (0.2, 0.5), ((0.0, np.inf), (-np.inf, np.inf)), cost) == (1.1, -0.75)
     assert len(asked) == len(set(asked)) < 40
 
 
 def test_the_search_stays_above_the_bounds() -> None:
     points: list[tuple[float, ...]] = []
-    best = search((0.4,), (0.2,), (0.0,), lambda point: points.append(point) or point[0])
+    best = search((0.4,), (0.2,), ((0.0, np.inf),), lambda point: points.append(point) or point[0])
     assert best == (0.0,) and min(points) == (0.0,)
 
 
