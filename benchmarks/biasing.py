@@ -93,6 +93,12 @@ def biasing_lists(
     return lambda count: {utt_id: (*said[utt_id], *drawn[utt_id][:count]) for utt_id in references}
 
 
+def write_lists(path: Path, lists: Lists) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (f"{utt_id}\t{'|'.join(words)}\n" for utt_id, words in lists.items() if words)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def decode(
     emissions: Emissions,
     config: DecodingConfig,
@@ -189,6 +195,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=at_least(1, int), help="only so many utterances, spread evenly")
     parser.add_argument("--jobs", type=at_least(1, int), default=1, help="threads")
+    parser.add_argument(
+        "--lists", type=Path, metavar="DIR", help="write N.tsv, for asr evaluate --hotwords-per-utterance"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args(argv)
     emissions = read_emissions(args.emissions, args.limit)
@@ -202,6 +211,9 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"{len(references)} utterances, {words} words, {rare} listed; beam {args.beam}; {emissions.origin}\n"
     )
+    if args.lists:
+        for number in args.distractors:
+            write_lists(args.lists / f"{number}.tsv", lists(number))
     print(HEADER, flush=True)
     found = []
     boosts = args.boosts or [config.hotword_boost]
