@@ -100,6 +100,8 @@ def estimate(
 ) -> None:
     """Estimate a model and write it; prints what it is. Raises UserError."""
     began = time.monotonic()
+    for path in filter(None, (arpa, output)):
+        make_room(path)
     with Bar() as bar, closing(Estimator(estimation, bar.show)) as estimator:
         words = 0
         for path in texts:
@@ -113,8 +115,6 @@ def estimate(
         for order in estimator.without_discounts():
             print(f"the text is too small for the discounts of order {order}: 0.5, 1 and 1.5 are taken")
         counts = estimator.counts()
-        for path in filter(None, (arpa, output)):
-            path.parent.mkdir(parents=True, exist_ok=True)
         if arpa:
             bar.show(f"writing {arpa}", 0, 0)
             estimator.write_arpa(arpa)
@@ -137,9 +137,20 @@ def measure(model: LanguageModel, texts: list[Path], verbatim: bool = False) -> 
     return perplexity
 
 
-def read_words(path: Path) -> tuple[str, ...]:
-    """A vocabulary: words between any white space."""
-    words = b" ".join(blocks(path)).decode(errors="replace").split()
+def make_room(path: Path) -> None:
+    """Make the folder, and find out before the work is done that nothing can be written there."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_words(path: Path, verbatim: bool = False) -> tuple[str, ...]:
+    """A vocabulary: words between any white space, normalised as the text is."""
+    words = b" ".join(sentences(path, verbatim)).decode().split()
     if not words:
         raise UserError(f"{path}: no word in it for a vocabulary")
     return tuple(words)
@@ -221,7 +232,11 @@ def main(argv: list[str] | None = None) -> int:
         if not (args.output or args.arpa):
             raise UserError("give --output or --arpa: there is nothing to write")
         vocabulary = args.vocabulary or "0"
-        most, only = (int(vocabulary), ()) if vocabulary.isdecimal() else (0, read_words(Path(vocabulary)))
+        most, only = (
+            (int(vocabulary), ())
+            if vocabulary.isdecimal()
+            else (0, read_words(Path(vocabulary), args.verbatim))
+        )
         estimation = Estimation(args.order, tuple(args.prune), args.prune_entropy, most, only, args.memory)
         estimate(args.text, estimation, args.output, args.arpa, args.bits, args.verbatim)
         if not args.perplexity:
@@ -234,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def convert(path: Path, output: Path, bits: int) -> LanguageModel:
     """An ARPA file as our binary; prints what it is."""
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_room(output)
     with Bar() as bar:
         model = read_arpa(
             path, output, bits, lambda done: bar.show(f"reading {path}", done, path.stat().st_size)

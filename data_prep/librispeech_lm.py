@@ -2,8 +2,8 @@
 
     python -m data_prep.librispeech_lm 3-gram.pruned.1e-7 --output-dir data/lm
 
-The models are those of OpenSLR (https://www.openslr.org/11), estimated from 14,500 books; the two unpruned ones
-are 0.8 and 1.3 GB packed, and need several GB of $TMPDIR. Their words are upper case, and are converted.
+The models are those of OpenSLR (https://www.openslr.org/11), estimated from 14,500 books. The two unpruned
+ones are 0.8 and 1.3 GB packed, and need several GB of $TMPDIR. Their words are upper case, and are converted.
 """
 
 from __future__ import annotations

@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asr.cli import dispatch
 from asr.decoding.language_model import LanguageModel
 from asr.errors import UserError
+from asr.lm import _sentence
+from asr.text import normalise
 from tests.decoding.conftest import ARPA, TEXT, estimate_text
 from tests.decoding.kneser_ney import KneserNey
 
@@ -141,7 +145,7 @@ def test_words_outside_the_vocabulary_are_counted_as_unknown(
 
 def test_a_vocabulary_of_a_file_has_also_words_that_the_text_has_not(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(TEXT))
-    (tmp_path / "words.txt").write_text("the cat\nhorse the\n")
+    (tmp_path / "words.txt").write_text("THE cat\nhorse the\n")
     arguments = ["--vocabulary", str(tmp_path / "words.txt"), "--arpa", str(tmp_path / "model.arpa")]
     assert dispatch(["lm", str(tmp_path / "text.txt"), *arguments]) == 0
     assert words_of(tmp_path / "model.arpa") == ["<unk>", "<s>", "</s>", "cat", "horse", "the"]
@@ -153,6 +157,14 @@ def test_a_text_of_one_sentence_makes_a_model(text: str, tmp_path: Path) -> None
     output = tmp_path / "model.bin"
     assert dispatch(["lm", str(tmp_path / "text.txt"), "--output", str(output)]) == 0
     assert all(math.isfinite(score) and score < 0 for score in LanguageModel.open(output).scores(text + " c"))
+
+
+def test_a_model_may_be_left_with_unknown_words_alone(tmp_path: Path) -> None:
+    estimate_text(["a b c", "c b"], tmp_path, 3, prune=(10,))
+    model = LanguageModel.open(tmp_path / "model.bin")
+    word, end = model.scores("a")
+    assert model.vocabulary == 3 and math.isfinite(word) and math.isfinite(end)
+    model.check_alphabet(["▁a"])
 
 
 @pytest.mark.parametrize("text", [b"", b"\n\n", b"... --\n"])
@@ -236,6 +248,18 @@ def test_options_out_of_range_are_refused(arguments: list[str], capsys: pytest.C
     with pytest.raises(SystemExit):
         dispatch(["lm", "text", "--output", "x", *arguments])
     assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--arpa"])
+def test_a_place_that_cannot_be_written_is_one_line(option: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b\n")
+    with pytest.raises(UserError, match=r"model: cannot be written"):
+        dispatch(["lm", str(tmp_path / "text.txt"), option, str(tmp_path / "text.txt" / "model")])
+
+
+@given(st.text(st.sampled_from("abZ ''\u2019é-5_\t\r")))
+def test_sentences_are_normalised_text(text: str) -> None:
+    assert b" ".join(_sentence(text.encode(), False, Path("text"), 1).split()).decode() == normalise(text)
 
 
 def test_sentence_marks_in_a_verbatim_text_are_one_line(tmp_path: Path) -> None:

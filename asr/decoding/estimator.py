@@ -18,7 +18,7 @@ from asr.errors import UserError
 
 @dataclass(frozen=True)
 class Estimation:
-    """What to estimate. `prune[k - 1]`: drops n-grams of order k seen so often or less; words become <unk>."""
+    """What to estimate. `prune[k - 1]`: drops n-grams of order k seen that often or less, words for <unk>."""
 
     order: int = 4
     prune: tuple[int, ...] = ()  # the last holds for higher orders too

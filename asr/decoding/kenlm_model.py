@@ -1,7 +1,7 @@
 """KenLM's own binaries, read by the `kenlm` package, which is only needed for them.
 
-The decoder asks Python for each finished word, so this is slower than our binary, which `asr lm --model` makes
-of the ARPA file that the KenLM binary was made of.
+The decoder asks Python for each finished word, so this is slower than our binary, which `asr lm --model`
+makes of the ARPA file that the KenLM binary was made of.
 """
 
 from __future__ import annotations

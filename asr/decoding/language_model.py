@@ -263,7 +263,6 @@ def library() -> ctypes.CDLL:
         "begin": (None, [pointer, state]),
         "score": (ctypes.c_float, [pointer, state, text, size, state]),
         "score_end": (ctypes.c_float, [pointer, state]),
-        "unigram": (ctypes.c_float, [pointer, ctypes.c_uint32]),
         "arpa": (pointer, [text, text, number, text]),
         "arpa_close": (None, [pointer]),
         "arpa_feed": (long, [pointer, text, size, text]),

@@ -116,7 +116,9 @@ void Estimator::choose_vocabulary(uint64_t least, uint64_t most, const std::vect
         words.push_back({text, seen_[found->second], found->second});
     }
   }
-  const auto dropped = [&](const Word& word) { return word.text == "<unk>" || (least && word.seen <= least); };
+  const auto dropped = [&](const Word& word) {
+    return word.text == "<unk>" || word.text == "<s>" || word.text == "</s>" || (least && word.seen <= least);
+  };
   words.erase(std::remove_if(words.begin(), words.end(), dropped), words.end());
   if (most && most < words.size()) {
     std::sort(words.begin(), words.end(), [](const Word& a, const Word& b) {

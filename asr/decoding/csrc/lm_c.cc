@@ -130,8 +130,6 @@ EXPORT float asr_lm_score(const LanguageModel* model, const LmState* in, const c
 
 EXPORT float asr_lm_score_end(const LanguageModel* model, const LmState* in) { return model->score_end(*in); }
 
-EXPORT float asr_lm_unigram(const LanguageModel* model, uint32_t word) { return ngram(model)->unigram(word); }
-
 // ARPA text in pieces.
 
 EXPORT ArpaReader* asr_lm_arpa(const char* name, const char* directory, uint64_t memory, char* error) {

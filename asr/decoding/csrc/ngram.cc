@@ -265,13 +265,6 @@ float NgramModel::best_below(int32_t node) const {
   return value;
 }
 
-uint32_t NgramModel::find(const char* word, size_t size) const {
-  int32_t node = 0;
-  for (size_t i = 0; i < size; i++)
-    if ((node = child(node, (uint8_t)word[i])) < 0) return kUnknown;
-  return this->word(node);
-}
-
 double spellable(const NgramModel& model, const std::string& letters, std::string* missing) {
   std::set<std::string> known;
   for (size_t at = 0, end; (end = letters.find(' ', at)) != std::string::npos; at = end + 1)

@@ -98,7 +98,6 @@ class NgramModel final : public LanguageModel {
 
   const NgramHeader& header() const { return *header_; }
   uint32_t vocabulary() const { return (uint32_t)header_->counts[0]; }
-  uint32_t find(const char* word, size_t size) const;  // its id, or unknown()
   // Children of a node of the lexicon are the nodes first_child(node) .. first_child(node + 1).
   uint32_t first_child(int32_t node) const;
   uint8_t label(int32_t node) const { return labels_[node]; }
