@@ -283,7 +283,7 @@ def test_words_come_in_order_and_confidences_are_shares(seed: int, beam: int) ->
 
 @given(seeds, st.floats(0.3, 5))
 @settings(max_examples=20)
-def test_unpruned_a_confidence_is_the_tempered_mass_of_those_with_the_word_at_its_place(
+def test_unpruned_a_confidence_is_how_clear_its_tokens_are_times_the_tempered_mass_with_the_word_there(
     seed: int, temperature: float
 ) -> None:
     log_probs = random_log_probs(3, seed)
@@ -292,9 +292,12 @@ def test_unpruned_a_confidence_is_the_tempered_mass_of_those_with_the_word_at_it
     found = prefixes(log_probs)
     best = max(prefix.log_prob for prefix in found.values())
     mass = {tokens: math.exp((p.log_prob - best) / temperature) for tokens, p in found.items()}
+    tokens = iter(decoder.nbest(1)[0].tokens)
     for place, word in enumerate(decoder.tentative()):
+        own = [next(token for token in tokens if token.id == id) for id in word.tokens]
+        clear = math.exp(sum(token.log_prob for token in own) / len(own))
         agree = [m for t, m in mass.items() if spelling.text(t).split()[place : place + 1] == [word.text]]
-        assert word.confidence == pytest.approx(sum(agree) / sum(mass.values()), abs=1e-5)
+        assert word.confidence == pytest.approx(clear * sum(agree) / sum(mass.values()), abs=1e-5)
 
 
 def test_a_pruned_rival_keeps_the_share_that_it_had() -> None:
@@ -307,7 +310,8 @@ def test_a_pruned_rival_keeps_the_share_that_it_had() -> None:
         decoder.accept(row[None])
     decoder.accept(np.log(rows[1:2]).astype(np.float32))  # now the rival left too long ago
     (word,) = decoder.take()
-    assert (word.text, word.confidence) == ("a", pytest.approx(0.7, abs=1e-3))
+    # its share, times the probability of its token
+    assert (word.text, word.confidence) == ("a", pytest.approx(0.7 * 0.7, abs=1e-3))
 
 
 def test_an_old_alternative_cannot_hold_back_words() -> None:

@@ -1,6 +1,7 @@
 // The words of the best hypothesis: how long each has stood, and how sure it is.
 //
-// A word's confidence is the share of posterior mass of the hypotheses that have this word, by its text, at this
+// A word's confidence is how clearly it was heard (the geometric mean of its tokens' probabilities, each in its
+// best frame) times its share of posterior mass: of the hypotheses that have this word, by its text, at this
 // place. A hypothesis that is pruned is counted with the share that it had then: of the mass that has remained in
 // the beam, a part is lost in each frame, and what agreed among the lost is kept in `agreed`. So
 // confidence = agreed + remained * (share of the living that agree), and is not 1 only because all others died.
@@ -117,11 +118,12 @@ void Beam::put_words(const std::vector<Token>& tokens, int64_t length, const std
   size_t place = 0;
   bool counted = nodes_[root_].scored.context.open;  // the word at this place has letters
   bool letters = false;                              // the word being made has
+  double heard = 0;                                  // ln of the probability of its tokens, in their best frames
   Word word{};
   std::vector<int32_t> ids;
   const auto put = [&] {
     if (letters) {
-      word.confidence = confidences[place];
+      word.confidence = confidences[place] * std::exp(heard / static_cast<double>(ids.size()));
       word.survived = frame_ - spoken_[place].since;
       word.tokens = static_cast<int32_t>(ids.size());
       words.words.push_back(word);
@@ -129,6 +131,7 @@ void Beam::put_words(const std::vector<Token>& tokens, int64_t length, const std
     }
     ids.clear();
     letters = false;
+    heard = 0;
   };
   for (int64_t i = 0; i < length; ++i) {
     const Token& token = tokens[i];
@@ -139,6 +142,7 @@ void Beam::put_words(const std::vector<Token>& tokens, int64_t length, const std
     }
     if (ids.empty()) word.start = token.start;
     word.end = token.end;
+    heard += token.log_prob;
     ids.push_back(token.id);
     if (!scorer_.letters(token.id).empty()) letters = counted = true;
   }
