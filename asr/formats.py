@@ -123,7 +123,13 @@ def _json(transcript: Transcript) -> str:
         for word in transcript.words
     ]
     segments = [
-        {"text": join(segment), "start": _rounded(segment[0].start), "end": _rounded(segment[-1].end)}
+        {
+            "text": join(segment),
+            "start": _rounded(segment[0].start),
+            "end": _rounded(segment[-1].end),
+            # of calibrated words, the share that is expected to be right
+            "confidence": _rounded(sum(word.confidence for word in segment) / len(segment)),
+        }
         for segment in transcript.segments
     ]
     document = {"text": transcript.text, "words": words, "segments": segments}

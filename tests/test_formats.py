@@ -91,6 +91,12 @@ def test_captions_break_at_an_endpoint() -> None:
     assert [lines for _, _, lines in read_captions(made)] == [["good morning"], ["how are you"]]
 
 
+def test_json_tells_what_share_of_a_segments_words_is_expected_to_be_right() -> None:
+    words = [Word("good", 0.0, 0.2, 0.9), Word("morning", 0.3, 0.6, 0.5)]
+    (segment,) = json.loads(render(Transcript.of(words), "json"))["segments"]
+    assert segment["confidence"] == 0.7
+
+
 def test_json_tells_the_segments() -> None:
     words = spoken("good morning how are you")
     document = json.loads(render(Transcript.of(words, ends=[2]), "json"))
