@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,16 @@ class Show(Protocol):
     def __call__(self, transcript: Transcript, seconds: float, status: Text | None = None) -> None:
         """A partial, the seconds of audio it has heard, and a line below it, which only a terminal shows."""
         ...
+
+
+def add_partials(parser: argparse.ArgumentParser) -> None:
+    """The option whose value `partials` takes."""
+    parser.add_argument(
+        "--partials",
+        choices=("auto", "lines", "off"),
+        default="auto",
+        help="auto: live if standard error is a terminal; lines: each change is a line",
+    )
 
 
 @contextmanager

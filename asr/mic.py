@@ -32,7 +32,7 @@ from asr.bundle import load_bundle
 from asr.cli import at_least
 from asr.decoding_options import add_options, recogniser_options
 from asr.errors import UserError
-from asr.live import Show, partials
+from asr.live import Show, add_partials, partials
 from asr.microphone import Block, Capture, Device, Microphone, PortAudio
 from asr.streaming import StreamingRecognizer
 from asr.transcript import Transcript, join
@@ -83,12 +83,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--chunk", type=at_least(0, float), default=80, metavar="MS", help="audio computed at once (80)"
     )
-    parser.add_argument(
-        "--partials",
-        choices=("auto", "lines", "off"),
-        default="auto",
-        help="auto: live if standard error is a terminal; lines: each change is a line",
-    )
+    add_partials(parser)
     parser.add_argument(
         "--threads", type=at_least(1, int), default=1, help="for the model; one is best for one stream"
     )

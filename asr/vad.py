@@ -104,7 +104,7 @@ class VadConfig:
 
     threshold: float = 0.5
     hysteresis: float = 0.15
-    onset: float = 0.096  # shorter ones are barks, clicks and sneezes; no word is
+    onset: float = 0.096  # shorter ones are barks and clicks; no word is
     hangover: float = 0.4
 
 

@@ -13,9 +13,7 @@ over speakers.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import lzma
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +29,7 @@ from asr.decoding.language_model import LanguageModel
 from asr.evaluation import bootstrap
 from asr.evaluation.biasing import score_biasing
 from asr.evaluation.wer import Utterance, score
-from asr.text import normalise
+from asr.lm import sentences
 from benchmarks.emissions import Emissions, Spoken, add_settings, chosen_settings, read_emissions
 
 COMMON = 5000
@@ -66,11 +64,9 @@ class Row:
 
 def count_words(path: Path) -> Counter[str]:
     """Of a text, plain or packed with gzip or xz."""
-    packers: dict[str, Callable[..., Iterator[str]]] = {".gz": gzip.open, ".xz": lzma.open}
     counts: Counter[str] = Counter()
-    with packers.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            counts.update(normalise(line).split())
+    for sentence in sentences(path):
+        counts.update(sentence.decode().split())
     return counts
 
 

@@ -20,7 +20,7 @@ class DecodingConfig:
     word_bonus: float = 1.5  # for every word, with a language model: against its liking for few
     unknown_penalty: float = -8.0  # for a word that the language model does not know, besides <unk>'s score
     hotword_boost: float = 0.5  # for every letter of a hotword without a boost of its own
-    temperature: float = 1.0  # of the posterior that confidences are; above 1 is more modest
+    temperature: float = 1.0  # of the posterior in confidences; above 1 is more modest
     confidence_scale: float = 1.0  # of the confidence's log-odds, and ...
     confidence_bias: float = 0.0  # ... added to them: `calibrated`
     stable_frames: int = 2  # a tentative word is shown once it has survived so many

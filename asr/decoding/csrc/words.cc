@@ -4,7 +4,7 @@
 // best frame) times its share of posterior mass: of the hypotheses that have this word, by its text, at this
 // place. A hypothesis that is pruned is counted with the share that it had then: of the mass that has remained in
 // the beam, a part is lost in each frame, and what agreed among the lost is kept in `agreed`. So
-// confidence = agreed + remained * (share of the living that agree), and is not 1 only because all others died.
+// share = agreed + remained * (share of the living that agree), and is not 1 only because all others died.
 #include <algorithm>
 #include <cmath>
 
