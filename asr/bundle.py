@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from asr import ops
 from asr.decoding.config import DecodingConfig
-from asr.encoder import EncoderConfig
+from asr.encoder import EncoderConfig, PhoneLayer
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig
 from asr.model import CtcModel, ModelConfig
+from asr.models import find_model, shipped
 from asr.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -42,12 +43,17 @@ class Bundle:
     language_model: LanguageModel | None = None
 
 
-def save_bundle(directory: str | Path, bundle: Bundle) -> None:
-    """Write the files; each appears whole or not at all. One of another language model is removed."""
+def save_bundle(directory: str | Path, bundle: Bundle, half: bool = False) -> None:
+    """Write the files; each appears whole or not at all. One of another language model is removed.
+
+    half: weights as float16, in half the space; they are computed with as float32.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     model = bundle.model
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        weights = {name: tensor.half() for name, tensor in weights.items()}
     save_file(weights, directory / f"{WEIGHTS}.partial")
     for name, values in ((CONFIG, asdict(model.config)), (DECODING, asdict(bundle.decoding))):
         text = yaml.safe_dump(_plain(values), sort_keys=False)
@@ -65,11 +71,12 @@ def save_bundle(directory: str | Path, bundle: Bundle) -> None:
 
 def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
     """The model, in evaluation mode on the CPU, and what goes with it; UserError names a wrong file."""
-    directory = Path(directory)
+    directory = find_model(directory)
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (directory / name).is_file():
             raise UserError(
-                f"{directory}: not a model bundle, {name} is missing; give the directory that training wrote"
+                f"{directory}: not a model bundle, {name} is missing; give the directory that training wrote,"
+                f" or the name of a model of the package: {', '.join(shipped())}"
             )
     config = _load_config(directory / CONFIG)
     decoding = _load_decoding(directory / DECODING)
@@ -94,7 +101,10 @@ def _load_config(path: Path) -> ModelConfig:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         frontend = _dataclass(FrontEndConfig, tree.pop("frontend"))
-        encoder = _dataclass(EncoderConfig, tree.pop("encoder"))
+        encoder = tree.pop("encoder")
+        if encoder.get("phone_layer"):
+            encoder["phone_layer"] = _dataclass(PhoneLayer, encoder["phone_layer"])
+        encoder = _dataclass(EncoderConfig, encoder)
         return _dataclass(ModelConfig, {**tree, "frontend": frontend, "encoder": encoder})
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]

@@ -34,6 +34,7 @@ from asr.decoding_options import add_options, recogniser_options
 from asr.errors import UserError
 from asr.live import Show, add_partials, partials
 from asr.microphone import Block, Capture, Device, Microphone, PortAudio
+from asr.models import add_model
 from asr.streaming import StreamingRecognizer
 from asr.transcript import Transcript, join
 
@@ -76,7 +77,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="asr mic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, metavar="BUNDLE", help="a directory that training wrote")
+    add_model(parser)
     parser.add_argument("--list", action="store_true", help="list the inputs, * is the default, and end")
     parser.add_argument("--device", metavar="NAME", help="number, name or a part of the name of an input")
     parser.add_argument("--save", type=Path, metavar="NAME", help="write NAME.wav (as heard) and NAME.json")
@@ -88,10 +89,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--threads", type=at_least(1, int), default=1, help="for the model; one is best for one stream"
     )
     add_options(parser)
-    args = parser.parse_args(argv)
-    if not args.model and not args.list:
-        parser.error("the following arguments are required: --model")
-    return args
+    return parser.parse_args(argv)
 
 
 def listed(device: Device) -> str:

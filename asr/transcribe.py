@@ -25,6 +25,7 @@ from asr.cli import at_least
 from asr.decoding_options import add_options, recogniser_options
 from asr.errors import UserError
 from asr.live import Show, add_partials, partials
+from asr.models import add_model
 from asr.streaming import StreamingRecognizer
 from asr.transcript import Transcript
 
@@ -49,9 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="audio of any rate and channels, or - for stdin"
     )
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="BUNDLE", help="a directory that training wrote"
-    )
+    add_model(parser)
     parser.add_argument("--format", choices=formats.FORMATS, default="text")
     parser.add_argument(
         "--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.txt (.json, .srt, .vtt)"

@@ -90,8 +90,9 @@ class Bench:
     def step(self, batch: Batch) -> None:
         self.module.on_train_batch_start(batch, self.updates)
         with self.autocast():
-            outputs = self.module.log_probs(batch, training=True)
-        (self.module.loss(*outputs, batch) / batch.token_lengths.sum()).backward()
+            outputs = self.module.outputs(batch, training=True)
+        assert outputs.log_probs is not None
+        (self.module.loss(outputs.log_probs, outputs.frames, batch) / batch.token_lengths.sum()).backward()
         self.update()
 
     def update(self) -> None:

@@ -25,6 +25,13 @@ def utterance(
     words = normalise(text)
     if not words:
         raise UserError(f"{path}: no word in the text {text!r}: write what is said")
+    return recording_of(name, path, words, speaker, language)
+
+
+def recording_of(
+    name: str, path: Path, words: str = "", speaker: str | None = None, language: str | None = None
+) -> DataCut:
+    """The same for normalised text, which may be none: a sound without words."""
     path = path.absolute()
     rate, channels, samples = info = audio.info(path)
     every = list(range(channels))  # the training averages them

@@ -1,13 +1,16 @@
 """Word times that no CTC model has had a say in: PocketSphinx aligns the references of a corpus.
 
     pip install pocketsphinx espeakng-loader
-    python -m data_prep.reference_alignment --cuts data/dev-clean.jsonl.gz --output exp/dev.ctm
+    python -m data_prep.reference_alignment --cuts data/dev.jsonl.gz --output exp/dev.ctm [--phones P.ctm]
 
 What a recogniser says about its own times cannot be judged by a forced alignment of the same network: CTC
 fires late in both. PocketSphinx is a hidden Markov model with three states a phone, trained on other speech;
 it and the US English model that its wheel carries are under BSD 2-clause licences (Carnegie Mellon
 University, Alpha Cephei). Words that its dictionary lacks are pronounced by espeak-ng. Utterances that cannot
 be aligned are named on stderr and left out. The output is CTM: `utt_id 1 start duration word`, in seconds.
+
+`--phones` writes the phones inside the words too, which `asr train` takes as targets of a phone layer. It
+takes a second pass, over the phones of the first one's words, which finds no path in one utterance of four.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from asr.cli import run
 from asr.data.manifest import load_audio, load_cuts
 from asr.errors import UserError
 from asr.evaluation.results import write_text
+from asr.phones import INDEX, PHONES, SILENCE
 from data_prep.common import progress, warn
 from data_prep.demo import Espeak
 
@@ -72,18 +76,36 @@ class Aligner:
         for word in words:
             if self._decoder.lookup_word(word) is None:
                 self._pronounce(word)
+        self._decoder.set_align_text(" ".join(words))
+        if not self._listen(samples):
+            return None
+        found = timed_words((part.word, part.start_frame, part.end_frame) for part in self._decoder.seg())
+        return found if [word.text for word in found] == list(words) else None
+
+    def phones(self, samples: NDArray[np.float32]) -> list[TimedWord] | None:
+        """The phones, silence too, of the words that were aligned last, in the same samples (S,)."""
+        self._decoder.set_alignment()
+        if not self._listen(samples):
+            return None
+        phones = [phone for word in self._decoder.get_alignment() for phone in word]
+        return [
+            TimedWord(
+                phone.name if phone.name in INDEX else PHONES[SILENCE],  # +NOISE+ and the like
+                _boundary(phone.start),
+                _boundary(phone.start + phone.duration),
+            )
+            for phone in phones
+        ]
+
+    def _listen(self, samples: NDArray[np.float32]) -> bool:
         pcm = (samples * 32767).round().clip(-32768, 32767).astype(np.int16)
         try:
-            self._decoder.set_align_text(" ".join(words))
             self._decoder.start_utt()
             self._decoder.process_raw(pcm.tobytes(), full_utt=True)
             self._decoder.end_utt()
         except RuntimeError:  # all that it says; the reason goes to its log
-            return None
-        if self._decoder.hyp() is None:
-            return None
-        found = timed_words((part.word, part.start_frame, part.end_frame) for part in self._decoder.seg())
-        return found if [word.text for word in found] == list(words) else None
+            return False
+        return self._decoder.hyp() is not None
 
     def _pronounce(self, word: str) -> None:
         self._espeak = self._espeak or Espeak()
@@ -125,33 +147,41 @@ def ctm(utt_id: str, words: Sequence[TimedWord]) -> str:
     return "".join(f"{utt_id} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text}\n" for w in words)
 
 
-def align(cut: Cut, aligner: Aligner) -> list[TimedWord] | None:
+def load(cut: Cut) -> NDArray[np.float32]:
     if cut.sampling_rate != RATE:
         raise UserError(f"{cut.id}: {cut.sampling_rate} Hz; the aligner needs recordings of {RATE} Hz")
-    return aligner(load_audio(cut), (cut.supervisions[0].text or "").split())
+    return load_audio(cut)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="data_prep.reference_alignment", description=DESCRIPTION)
     parser.add_argument("--cuts", type=Path, nargs="+", required=True, metavar="MANIFEST")
     parser.add_argument("--output", type=Path, required=True, metavar="CTM")
+    parser.add_argument("--phones", type=Path, metavar="CTM", help="write the phones of the words too")
     args = parser.parse_args(argv)
     cuts, aligner = load_cuts(args.cuts), Aligner()
-    lines, left_out = [], 0
+    lines, phone_lines, left_out = [], [], 0
     with progress() as bar:
         for cut in bar.track(cuts, total=len(cuts), description="aligning"):
-            words = align(cut, aligner)
+            samples = load(cut)
+            words = aligner(samples, (cut.supervisions[0].text or "").split())
             if words is None:
                 warn(f"{cut.id}: no alignment found; left out")
                 left_out += 1
-            else:
-                lines.append(ctm(cut.id, words))
+                continue
+            lines.append(ctm(cut.id, words))
+            phones = aligner.phones(samples) if args.phones else None
+            if phones:
+                phone_lines.append(ctm(cut.id, phones))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, "".join(lines))
     print(
         f"{args.output}: {len(lines)} utterances, {left_out} left out;"
         f" {len(aligner.guessed)} words were pronounced by espeak-ng"
     )
+    if args.phones:
+        write_text(args.phones, "".join(phone_lines))
+        print(f"{args.phones}: the phones of {len(phone_lines)} utterances")
     return 0
 
 

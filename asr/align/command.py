@@ -30,6 +30,7 @@ from asr.align.textgrid import write_textgrid
 from asr.bundle import Bundle, load_bundle
 from asr.cli import at_least
 from asr.errors import UserError
+from asr.models import add_model
 from asr.transcript import Transcript, Word
 
 FORMATS = {"ctm": "ctm", "textgrid": "TextGrid", "json": "json", "srt": "srt", "vtt": "vtt"}  # to suffixes
@@ -78,9 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--text", nargs="+", metavar="FILE", help="the words of each recording (NAME.txt beside NAME.wav)"
     )
     parser.add_argument("--cuts", type=Path, nargs="+", metavar="MANIFEST", help="instead of files and texts")
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="BUNDLE", help="a directory that training wrote"
-    )
+    add_model(parser)
     parser.add_argument("--format", choices=FORMATS, default="ctm")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.ctm (.TextGrid, ...)")
     parser.add_argument("--threads", type=at_least(1, int), default=1, metavar="N", help="for the model (1)")

@@ -7,6 +7,8 @@ would have drawn. B batch, S samples, T feature frames, M mel bands.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import soxr
@@ -14,15 +16,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.data.manifest import load_audio, load_cuts
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """speeds: one is drawn for each utterance; pitch follows speed, as on a tape (Ko et al. 2015).
     gain_db: the range from which a gain in dB is drawn.
+    noises, noise_share, noise_snr_db: to such a share of utterances, a stretch of a sound of these manifests
+    is added, at a ratio of powers drawn from the range.
+    rooms, room_share: such a share is heard through one of these manifests' impulse responses.
+    cutoff_hz, cutoff_share: such a share loses all above a frequency drawn from the range, as MP3 and
+    telephones take it away.
     """
 
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     gain_db: tuple[float, float] = (-6.0, 6.0)
+    noises: tuple[Path, ...] = ()
+    noise_share: float = 0.0
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)
+    rooms: tuple[Path, ...] = ()
+    room_share: float = 0.0
+    cutoff_hz: tuple[float, float] = (3500.0, 7500.0)
+    cutoff_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,11 +74,56 @@ def perturb(
     target_rate: int,
     config: Augmentation,
     rng: np.random.Generator,
-) -> NDArray[np.float32]:
-    """Speed and gain drawn from `rng` for one utterance (S,); the result is at `target_rate`, in float32."""
+) -> tuple[NDArray[np.float32], float]:
+    """Speed, gain, room, noise and bandwidth drawn from `rng` for one utterance (S,).
+
+    Returns the samples at `target_rate`, float32, and the speed.
+    """
     speed = config.speeds[rng.integers(len(config.speeds))]
     gain = 10 ** (rng.uniform(*config.gain_db) / 20)
-    return resample(samples, source_rate, target_rate, speed) * np.float32(gain)
+    samples = resample(samples, source_rate, target_rate, speed)
+    if config.rooms and rng.random() < config.room_share:
+        rooms = _sounds(config.rooms, target_rate)
+        samples = reverberate(samples, rooms[rng.integers(len(rooms))])
+    if config.noises and rng.random() < config.noise_share:
+        noises = _sounds(config.noises, target_rate)
+        samples = add_noise(
+            samples, noises[rng.integers(len(noises))], rng.uniform(*config.noise_snr_db), rng
+        )
+    if config.cutoff_share and rng.random() < config.cutoff_share:
+        samples = low_pass(samples, target_rate, rng.uniform(*config.cutoff_hz))
+    return samples * np.float32(gain), speed
+
+
+@cache
+def _sounds(manifests: tuple[Path, ...], rate: int) -> list[NDArray[np.float32]]:
+    """The recordings of manifests at `rate`, kept in memory by each process that loads data."""
+    return [resample(load_audio(cut), cut.sampling_rate, rate, 1.0) for cut in load_cuts(manifests)]
+
+
+def reverberate(samples: NDArray[np.float32], response: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(S,) -> (S,) through a room's impulse response, its direct sound at time 0, at the same power."""
+    tail = response[int(np.abs(response).argmax()) :]
+    size = 1 << (len(samples) + len(tail) - 1).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: len(samples)]
+    scale = np.sqrt(np.square(samples).mean() / max(np.square(wet).mean(), 1e-12))
+    return (wet * scale).astype(np.float32)
+
+
+def low_pass(samples: NDArray[np.float32], rate: int, cutoff_hz: float) -> NDArray[np.float32]:
+    """(S,) -> (S,) through a channel of that bandwidth."""
+    narrow = soxr.resample(samples, rate, 2 * cutoff_hz, quality="HQ")
+    wide = soxr.resample(narrow, 2 * cutoff_hz, rate, quality="HQ")
+    return np.resize(np.pad(wide, (0, max(0, len(samples) - len(wide)))), len(samples))
+
+
+def add_noise(
+    samples: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """(S,) with a stretch of `noise`, repeated where it is shorter, `snr_db` below the speech."""
+    noise = np.resize(np.roll(noise, rng.integers(len(noise))), len(samples))
+    power = np.square(samples).mean() / max(float(np.square(noise).mean()), 1e-12)
+    return samples + noise * np.float32(np.sqrt(power * 10 ** (-snr_db / 10)))
 
 
 def spec_augment(

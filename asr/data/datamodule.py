@@ -8,19 +8,25 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lhotse.cut import Cut
 from lhotse.dataset.sampling import DynamicBucketingSampler
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.data import Dataset
 
+from asr.align.ctm import read_ctm
 from asr.data.augment import NO_AUGMENTATION, Augmentation
-from asr.data.dataset import EpochLoader, Utterances
+from asr.data.dataset import Batch, EpochLoader, PhoneTimes, Utterances
 from asr.data.manifest import load_cuts
+from asr.data.spoken_text import SpokenSentences, SpokenText, TextBatch
 from asr.errors import UserError
+from asr.phones import INDEX, PHONES
 from asr.text import Tokenizer
 
 say = rank_zero_only(print)
@@ -38,7 +44,10 @@ class AsrData(LightningDataModule):
             padding of 10.
         workers: processes that load and augment audio; 0 loads in the training process.
         seed: of the order of batches and of the augmentation.
-        augmentation: speed and gain.
+        augmentation: speed, gain, rooms and noise.
+        phones: CTM files that say when the phones of the utterances were said, for a model with a phone
+            layer (data_prep.reference_alignment --phones); utterances without are trained on all the same.
+        text: sentences for the blocks above the phone layer.
     """
 
     def __init__(
@@ -50,20 +59,37 @@ class AsrData(LightningDataModule):
         workers: int = 1,
         seed: int = 0,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+        phones: list[Path] | None = None,
+        text: SpokenText = SpokenText(),  # noqa: B008
     ) -> None:
         super().__init__()
+        self.text = text
+        self.phones = phones or []
         self.train, self.dev = train, dev
         self.max_duration, self.buckets, self.workers, self.seed = max_duration, buckets, workers, seed
         self.augmentation = augmentation
         self._position = (0, 0)  # epoch, and batches of it already trained on
 
-    def connect(self, tokenizer: Tokenizer, rate: int, frame_samples: int) -> None:
-        """What the model is: its tokens, its input's rate in Hz, and how many samples a frame of it has."""
+    def connect(self, tokenizer: Tokenizer, rate: int, frame_samples: int, slots: int = 1) -> None:
+        """What the model is: its tokens, its input's rate in Hz, how many samples a frame of it has, and how
+        many labels of phones."""
         self.tokenizer, self.rate, self.frame_samples = tokenizer, rate, frame_samples
+        self.slot_samples = frame_samples // slots
 
     def setup(self, stage: str) -> None:
         if hasattr(self, "_dev"):
             return
+        self._times = read_phone_times(self.phones) if self.phones else None
+        self._text = None
+        if self.text.share:
+            self._text = SpokenSentences(
+                self.text,
+                self.tokenizer,
+                self.frame_samples // self.slot_samples,
+                self.frame_samples,
+                self.max_duration,
+                self.seed,
+            )
         self._dev = self._utterances(self.dev, "dev", NO_AUGMENTATION)
         self._train = self._utterances(self.train, "train", self.augmentation)
 
@@ -88,7 +114,7 @@ class AsrData(LightningDataModule):
         cuts, tokens = list(itertools.compress(cuts, fits)), list(itertools.compress(tokens, fits))
         hours = sum(cut.duration for cut in cuts) / 3600
         say(f"{name}: {len(cuts)} utterances, {hours:.2f} h")
-        return Utterances(cuts, tokens, self.rate, augmentation, self.seed)
+        return Utterances(cuts, tokens, self.rate, augmentation, self.seed, 0, self._times, self.slot_samples)
 
     def _can_align(self, cut: Cut, tokens: Sequence[int], speed: float) -> bool:
         """Whether CTC has a path: a frame for each token, and one for the blank between equal neighbours."""
@@ -112,9 +138,21 @@ class AsrData(LightningDataModule):
         batches = [[rows[cut.id] for cut in batch] for batch in sampler]
         return rng.sample(batches, len(batches))  # the sampler takes its buckets in the same order every time
 
+    def with_text(self, batches: list[list[int]], epoch: int) -> list[list[int] | int]:
+        """Batches of audio, and among them the numbers of batches of text, as many as `text.share` asks for.
+
+        A share of 1 is as many batches of text instead of those of audio.
+        """
+        share = self.text.share
+        if not share:
+            return [*batches]
+        count = len(batches) if share == 1 else round(len(batches) * share / (1 - share))
+        mixed: list[list[int] | int] = [*range(count)] if share == 1 else [*batches, *range(count)]
+        return random.Random(f"{self.seed} {epoch} text").sample(mixed, len(mixed))
+
     def steps_an_epoch(self) -> int:
         """Batches of epoch 0 for one process; those of other epochs differ by a few."""
-        return len(self.batches(0)) // self._world()[1]
+        return len(self.with_text(self.batches(0), 0)) // self._world()[1]
 
     def _world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -123,12 +161,13 @@ class AsrData(LightningDataModule):
         """The loader of the trainer's current epoch; the command has Lightning ask for one each epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         rank, world = self._world()
-        batches = self.batches(epoch)
+        batches = self.with_text(self.batches(epoch), epoch)
         batches = batches[rank : len(batches) - len(batches) % world : world]
         start = self._position[1] if self._position[0] == epoch else 0
         source = self._train
-        dataset = Utterances(source.cuts, source.tokens, self.rate, self.augmentation, self.seed, epoch)
-        return EpochLoader(dataset, batches, self.workers, start)
+        dataset = copy(source)
+        dataset.epoch = epoch
+        return EpochLoader(Mixed(dataset, self._text, epoch), batches, self.workers, start)
 
     def val_dataloader(self) -> EpochLoader:
         rank, world = self._world()
@@ -148,6 +187,37 @@ class AsrData(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._position = (state_dict["epoch"], state_dict["batches"])
+
+
+class Mixed(Dataset):
+    """Rows of utterances -> their Batch, the number of a batch of text -> that TextBatch."""
+
+    def __init__(self, utterances: Utterances, text: SpokenSentences | None, epoch: int) -> None:
+        self.utterances, self.text, self.epoch = utterances, text, epoch
+
+    def __getitem__(self, key: list[int] | int) -> Batch | TextBatch:
+        if isinstance(key, int):
+            assert self.text is not None
+            return self.text.batch(self.epoch, key)
+        return self.utterances[key]
+
+
+def read_phone_times(paths: Sequence[Path]) -> dict[str, PhoneTimes]:
+    """CTM files of phones -> times of each utterance; UserError for what is no phone."""
+    times = {}
+    for path in paths:
+        for recording, phones in read_ctm(path).items():
+            unknown = {phone.text for phone in phones} - set(INDEX)
+            if unknown:
+                raise UserError(
+                    f"{path}: {recording} has a phone {min(unknown)!r}; known are {' '.join(PHONES)}"
+                )
+            times[recording] = PhoneTimes(
+                np.array([INDEX[phone.text] for phone in phones]),
+                np.array([phone.start for phone in phones]),
+                phones[-1].end,
+            )
+    return times
 
 
 def _pack(cuts: Sequence[Cut], max_duration: float) -> list[list[int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.data.augment import NO_AUGMENTATION, Augmentation, perturb
 from asr.data.manifest import AudioError, load_audio
+from asr.phones import SILENCE
 
 
 class Batch(NamedTuple):
@@ -29,6 +30,20 @@ class Batch(NamedTuple):
     token_lengths: Tensor  # (B,)
     ids: tuple[str, ...]
     texts: tuple[str, ...]
+    phones: Tensor | None = None  # (B, K), what is said in each slot of slot_samples, or UNKNOWN
+
+
+class PhoneTimes(NamedTuple):
+    """Of an utterance as recorded: ids (N,), the second in which each phone begins (N,), and all end."""
+
+    ids: NDArray[np.int64]
+    starts: NDArray[np.float64]
+    end: float
+
+    def labels(self, seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+        """What is said at each of `seconds` (K,)."""
+        labels = self.ids[np.maximum(np.searchsorted(self.starts, seconds, side="right") - 1, 0)]
+        return np.where((seconds < self.starts[0]) | (seconds >= self.end), SILENCE, labels)
 
 
 class Utterances(Dataset):
@@ -42,8 +57,11 @@ class Utterances(Dataset):
         augmentation: Augmentation = NO_AUGMENTATION,
         seed: int = 0,
         epoch: int = 0,
+        phones: Mapping[str, PhoneTimes] | None = None,
+        slot_samples: int = 1,
     ) -> None:
         self.cuts, self.tokens, self.rate = cuts, tokens, rate
+        self.phones, self.slot_samples = phones, slot_samples
         self.augmentation, self.seed, self.epoch = augmentation, seed, epoch
 
     def __len__(self) -> int:
@@ -51,12 +69,31 @@ class Utterances(Dataset):
 
     def audio(self, row: int) -> NDArray[np.float32]:
         """Samples (S,) at the model's rate. Raises AudioError naming the file that cannot be read."""
+        return self._perturbed(row)[0]
+
+    def _perturbed(self, row: int) -> tuple[NDArray[np.float32], float]:
+        """Samples (S,) and the speed that was drawn."""
         cut = self.cuts[row]
         rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(cut.id.encode())])
         return perturb(load_audio(cut), cut.sampling_rate, self.rate, self.augmentation, rng)
 
+    def _labels(self, row: int, samples: int, speed: float) -> NDArray[np.int64]:
+        """The phone in the middle of each slot (K,); 1 + phone, so that zero-padding is UNKNOWN's."""
+        assert self.phones is not None
+        slots = -(-samples // self.slot_samples)
+        times = self.phones.get(self.cuts[row].id)
+        if times is None:
+            return np.zeros(slots, np.int64)
+        middle = (np.arange(slots) + 0.5) * self.slot_samples / self.rate
+        return times.labels(middle * speed) + 1
+
     def __getitem__(self, rows: list[int]) -> Batch:
-        audio = [self.audio(row) for row in rows]
+        perturbed = [self._perturbed(row) for row in rows]
+        audio = [samples for samples, _ in perturbed]
+        phones = None
+        if self.phones is not None:
+            labels = [self._labels(r, len(a), speed) for r, (a, speed) in zip(rows, perturbed, strict=True)]
+            phones = _pad(labels) - 1
         tokens = [np.asarray(self.tokens[row], dtype=np.int64) for row in rows]
         return Batch(
             audio=_pad(audio),
@@ -65,6 +102,7 @@ class Utterances(Dataset):
             token_lengths=torch.tensor([len(sequence) for sequence in tokens]),
             ids=tuple(self.cuts[row].id for row in rows),
             texts=tuple(self.cuts[row].supervisions[0].text or "" for row in rows),
+            phones=phones,
         )
 
 
@@ -78,12 +116,12 @@ def _pad(sequences: Sequence[NDArray[Any]]) -> Tensor:
 class _InOneLine(Dataset):
     """Hands a worker's AudioError over as a value: raised there, it would arrive wrapped in a traceback."""
 
-    def __init__(self, dataset: Utterances) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, rows: list[int]) -> Batch | AudioError:
+    def __getitem__(self, key: list[int] | int) -> Any:
         try:
-            return self.dataset[rows]
+            return self.dataset[key]
         except AudioError as error:
             return error
 
@@ -103,7 +141,7 @@ class EpochLoader:
     """
 
     def __init__(
-        self, dataset: Utterances, batches: Sequence[list[int]], workers: int, start: int = 0
+        self, dataset: Dataset, batches: Sequence[list[int] | int], workers: int, start: int = 0
     ) -> None:
         self.dataset, self.batches, self.start = dataset, batches, start
         self._loader = partial(

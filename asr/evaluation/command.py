@@ -52,6 +52,7 @@ from asr.evaluation.results import (
     write_hypotheses,
     write_text,
 )
+from asr.models import add_model
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +75,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="asr evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, metavar="BUNDLE", help="a directory that training wrote")
+    add_model(parser)
     parser.add_argument("--cuts", type=Path, nargs="+", metavar="MANIFEST", help="one or more .jsonl.gz")
     parser.add_argument(
         "--compare",
@@ -108,8 +109,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=at_least(1, int), default=1, metavar="N", help="processes (1)")
     add_options(parser)
     args = parser.parse_args(argv)
-    if not args.compare and not (args.model and args.cuts):
-        parser.error("give --model BUNDLE and --cuts MANIFEST, or --compare A B")
+    if not args.compare and not args.cuts:
+        parser.error("give --cuts MANIFEST, or --compare A B")
     if args.pace and not args.chunk:
         parser.error("--pace needs chunks: give --chunk 320")
     return args

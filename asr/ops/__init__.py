@@ -35,6 +35,8 @@ def mgu(
     Raises `UserError` when a back-end is asked for by name and cannot run here, ValueError for shapes that do
     not fit together.
     """
+    if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        inputs, hidden = inputs.float(), hidden.float()
     _check_shapes(inputs, hidden, weight_ih, weight_hh, bias, bias_hn)
     arguments = (inputs, hidden, weight_ih, weight_hh, bias, bias_hn)
     if backend == "auto":

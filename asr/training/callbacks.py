@@ -102,7 +102,10 @@ class LearningCurve(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         self.step = trainer.global_step
-        metrics = {key: float(trainer.callback_metrics[key]) for key in ("loss", "dev_loss", "dev_wer")}
+        metrics = {
+            key: float(trainer.callback_metrics[key])
+            for key in ("loss", "dev_loss", "dev_wer", "dev_phone_error")
+        }
         speed = self._samples / self.rate * trainer.world_size / max(1e-9, self._clock - self._mark)
         self._tick()
         self._samples, self._mark = 0, self._clock
@@ -120,7 +123,8 @@ class LearningCurve(Callback):
         trainer.print(
             f"epoch {trainer.current_epoch}, step {trainer.global_step}, {self.seconds / 60:.1f} min:"
             f" loss {metrics['loss']:.3f}, dev loss {metrics['dev_loss']:.3f},"
-            f" dev WER {metrics['dev_wer']:.1f} % (rate {rate:.1e}, {speed:.0f} h of audio an hour)"
+            f" dev WER {metrics['dev_wer']:.1f} %, phone error {metrics['dev_phone_error']:.1f} %"
+            f" (rate {rate:.1e}, {speed:.0f} h of audio an hour)"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -136,7 +136,9 @@ def build(argv: list[str] | None = None) -> TrainCli:
         },
     )
     model = cli.model.model
-    cli.datamodule.connect(cli.model.tokenizer, model.config.frontend.rate, model.frame_samples)
+    layer = model.config.encoder.phone_layer
+    slots = layer.slots if layer else 1
+    cli.datamodule.connect(cli.model.tokenizer, model.config.frontend.rate, model.frame_samples, slots)
     return cli
 
 

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from asr.data.augment import Augmentation, SpecAugment, perturb, resample, spec_augment
+from asr.data.augment import (
+    Augmentation,
+    SpecAugment,
+    add_noise,
+    low_pass,
+    perturb,
+    resample,
+    reverberate,
+    spec_augment,
+)
 
 
 def tone(seconds: float, hertz: float, rate: int) -> np.ndarray:
@@ -26,7 +35,7 @@ def test_speed_changes_duration_and_pitch_together_from_any_rate(rate: int, spee
 def test_the_same_generator_state_gives_the_same_perturbation_and_another_gives_another() -> None:
     samples, config = tone(0.5, 300, 16000), Augmentation()
     rngs = [np.random.default_rng(seed) for seed in (1, 1, 2)]
-    first, again, other = (perturb(samples, 16000, 16000, config, rng) for rng in rngs)
+    first, again, other = (perturb(samples, 16000, 16000, config, rng)[0] for rng in rngs)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.dtype == np.float32
@@ -35,7 +44,7 @@ def test_the_same_generator_state_gives_the_same_perturbation_and_another_gives_
 def test_gain_stays_in_its_range_of_decibels() -> None:
     samples, config = np.ones(100, dtype=np.float32), Augmentation(speeds=(1.0,), gain_db=(-6.0, 3.0))
     rng = np.random.default_rng(0)
-    decibels = [20 * np.log10(perturb(samples, 16000, 16000, config, rng)[0]) for _ in range(200)]
+    decibels = [20 * np.log10(perturb(samples, 16000, 16000, config, rng)[0][0]) for _ in range(200)]
     assert -6 <= min(decibels) < -5
     assert 2 < max(decibels) <= 3
 
@@ -75,3 +84,33 @@ def test_features_that_are_not_masked_are_untouched() -> None:
     augmented = spec_augment(features, torch.tensor([50, 40, 3]), SpecAugment(), generator)
     assert torch.equal(augmented[augmented != 0], features[augmented != 0])
     assert (augmented == 0).any()
+
+
+@pytest.mark.parametrize("snr", [0.0, 10.0])
+@pytest.mark.parametrize("seconds", [0.3, 5.0])
+def test_noise_is_as_far_below_the_speech_as_asked_however_long_it_is(snr: float, seconds: float) -> None:
+    rng = np.random.default_rng(0)
+    speech, noise = tone(2.0, 440, 16000), rng.standard_normal(int(seconds * 16000)).astype(np.float32)
+    added = add_noise(speech, noise, snr, rng) - speech
+    ratio = 10 * np.log10(np.square(speech).mean() / np.square(added).mean())
+    assert ratio == pytest.approx(snr, abs=0.3)
+
+
+def test_a_room_keeps_time_and_power_and_adds_its_echo() -> None:
+    click = np.zeros(8000, dtype=np.float32)
+    click[1000] = 1.0
+    response = np.zeros(500, dtype=np.float32)
+    response[20], response[320] = 1.0, 0.5  # the direct sound comes 20 samples late
+    heard = reverberate(click, response)
+    assert np.abs(heard).argmax() == 1000
+    assert heard[1300] == pytest.approx(0.5 * heard[1000], rel=1e-3)
+    assert np.square(heard).sum() == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("cutoff", [3500.0, 5512.5, 7321.0])
+def test_a_narrow_channel_keeps_what_is_below_and_takes_what_is_above(cutoff: float) -> None:
+    low, high = tone(1.0, 0.8 * cutoff, 16000), tone(1.0, min(1.2 * cutoff, 7900), 16000)
+    heard = low_pass(low, 16000, cutoff)
+    assert len(heard) == len(low) and heard.dtype == np.float32
+    assert np.abs(heard - low)[200:-200].max() < 0.02
+    assert np.square(low_pass(high, 16000, cutoff)[200:-200]).mean() < 1e-4

@@ -248,14 +248,33 @@ def test_a_forked_child_can_go_on(operator: None) -> None:
 
 @pytest.mark.parametrize("reset_gate", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("size", [(2, 3, 4, 5), (2, 0, 4, 5)], ids=str)
 def test_opcheck_finds_nothing(
-    operator: None, reset_gate: bool, keep: bool, size: tuple[int, int, int, int]
+    operator: None, reset_gate: bool, keep: bool, half: bool, size: tuple[int, int, int, int]
 ) -> None:
     arguments = random_arguments(*size, reset_gate=reset_gate)
     if not keep:
         arguments = tuple(None if tensor is None else tensor.detach() for tensor in arguments)
-    torch.library.opcheck(torch.ops.asr.mgu.default, (*arguments, keep))
+    torch.library.opcheck(torch.ops.asr.mgu.default, (*arguments, keep, half))
+
+
+@pytest.mark.parametrize("reset_gate", [True, False])
+def test_autocast_rounds_the_factors_of_the_large_products_and_nothing_else(
+    operator: None, reset_gate: bool
+) -> None:
+    """bfloat16 keeps 8 bits: outputs and gradients agree to about a hundredth, and are not the same."""
+    exact, rounded = [], []
+    for half, results in ((False, exact), (True, rounded)):
+        arguments = random_arguments(3, 20, 24, 32, reset_gate=reset_gate)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            outputs, final = ops.mgu(*arguments, backend="cpu")
+        (outputs.square().sum() + final.sum()).backward()
+        results += [outputs, *(tensor.grad for tensor in arguments if tensor is not None)]
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.dtype == torch.float32
+        error = ((one - other).norm() / one.norm()).item()
+        assert 0 < error < 0.03
 
 
 class Layer(nn.Module):

@@ -22,10 +22,15 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(
 ) -> None:
     # a token a word, so that frames of 80 ms are enough
     train_tokenizer([" ".join(WORDS)] * 20, tmp_path / "tokenizer.model", 16, "bpe")
+    (tmp_path / "phones.ctm").write_text("train-000 1 0 0.5 AH\n")
     overrides = {
         "model.tokenizer": tmp_path / "tokenizer.model",
         "data.train": f"[{corpus}/train.jsonl.gz]",
         "data.dev": f"[{corpus}/dev.jsonl.gz]",
+        "data.phones": f"[{tmp_path}/phones.ctm]",
+        "data.text.share": 0,
+        "data.augmentation.noise_share": 0,
+        "data.augmentation.room_share": 0,
         "data.max_duration": 4,
         "data.workers": 0,
         "trainer.default_root_dir": tmp_path,
@@ -50,4 +55,4 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(
 
 
 def test_the_configs_asked_for_are_there() -> None:
-    assert {"demo", "train-clean-5", "train-clean-100", "librispeech-960"} <= {path.stem for path in CONFIGS}
+    assert {"demo", "en-small", "train-clean-5", "train-clean-100", "librispeech-960"} <= {path.stem for path in CONFIGS}

@@ -1,0 +1,31 @@
+"""The models that come with the package, by name: a bundle in a directory beside this file each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SHIPPED = Path(__file__).parent
+DEFAULT = "en-small"
+
+
+def shipped() -> list[str]:
+    """Their names."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.yaml"))
+
+
+def find_model(model: str | Path) -> Path:
+    """The directory of a bundle: the one given, or else that of a model of the package."""
+    named = SHIPPED / model
+    plain = Path(model).name == str(model)
+    return named if plain and named.is_dir() and not Path(model).is_dir() else Path(model)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that use a model."""
+    parser.add_argument(
+        "--model",
+        default=DEFAULT,
+        metavar="MODEL",
+        help=f"a directory that training wrote, or the name of a model of the package ({DEFAULT})",
+    )
