@@ -69,7 +69,7 @@ def train_tokenizer(
     texts: Iterable[str],
     path: str | Path,
     vocabulary: int,
-    kind: Literal["unigram", "bpe", "char"] = "unigram",
+    kind: Literal["unigram", "bpe", "char", "word"] = "unigram",
 ) -> Tokenizer:
     """Train SentencePiece on normalised texts, write it to `path`; `vocabulary` counts blank and unknown."""
     model = io.BytesIO()
@@ -80,7 +80,7 @@ def train_tokenizer(
             vocab_size=vocabulary,
             model_type=kind,
             character_coverage=1.0,
-            hard_vocab_limit=kind != "char",
+            hard_vocab_limit=kind not in ("char", "word"),
             pad_id=BLANK,
             pad_piece="<blank>",
             unk_id=UNKNOWN,

@@ -10,16 +10,14 @@ a pronunciation, `word phone phone ...`, in CMUdict's phones without stress.
 from __future__ import annotations
 
 import argparse
-import lzma
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from asr.cli import at_least, run
 from asr.errors import UserError
 from asr.evaluation.results import write_text
-from asr.text import normalise
+from asr.lm import sentences
 from data_prep.common import progress
 from data_prep.demo import Espeak
 from data_prep.reference_alignment import arpabet
@@ -40,25 +38,23 @@ def cmudict() -> dict[str, list[str]]:
     return words
 
 
-def words(paths: list[Path]) -> Iterator[str]:
-    for path in paths:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open() as file:
-            for line in file:
-                yield from normalise(line.rstrip("\n").split("\t")[-1]).split()
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="data_prep.lexicon", description=DESCRIPTION)
     parser.add_argument(
-        "--text", type=Path, nargs="+", required=True, metavar="FILE", help=".txt, .tsv or .xz"
+        "--text", type=Path, nargs="+", required=True, metavar="FILE", help=".txt, .gz or .xz"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="LEXICON")
     parser.add_argument(
         "--least", type=at_least(1, int), default=3, help="how often espeak-ng's words have to occur (3)"
     )
     args = parser.parse_args(argv)
-    counts, known, espeak = Counter(words(args.text)), cmudict(), None
-    lines, guessed, unknown = [], 0, 0
+    known, counts = cmudict(), Counter[str]()
+    for path in args.text:
+        for line in sentences(path):
+            counts.update(line.decode().split())
+    espeak: Espeak | None = None
+    lines: list[str] = []
+    guessed, unknown = 0, 0
     with progress() as bar:
         for word in bar.track(sorted(counts), description="pronouncing"):
             ways = known.get(word, [])

@@ -10,8 +10,7 @@ K slots of the phone layer, P phones, U tokens.
 from __future__ import annotations
 
 import itertools
-import lzma
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from asr.audio import SAMPLE_RATE
 from asr.errors import UserError
+from asr.lm import sentences
 from asr.phones import INDEX, PHONES, SILENCE
 from asr.text import Tokenizer
 
@@ -34,7 +34,7 @@ Pronunciations = tuple[tuple[int, ...], ...]  # of a word: phones
 
 @dataclass(frozen=True)
 class SpokenText:
-    """files: text, a sentence a line (.txt, .xz); of each an equal share is drawn.
+    """files: text, a sentence a line (.txt, .gz, .xz); of each an equal share is drawn.
     lexicon: `word phone phone ...` a line; sentences with other words are left out.
     bank: of data_prep.phone_bank. share: of an epoch's batches that are text. words: in a sentence, from and
     to. pause: probability of a silence between two words.
@@ -126,22 +126,17 @@ def read_lexicon(path: Path) -> dict[str, Pronunciations]:
 
 
 def read_sentences(path: Path, lexicon: Mapping[str, Any], words: tuple[int, int]) -> list[str]:
-    """Lines whose words the lexicon has, long ones cut."""
-    with (
-        lzma.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".xz"
-        else path.open(encoding="utf-8") as file
-    ):
-        return list(_fitting(file, lexicon, *words))
-
-
-def _fitting(lines: Any, lexicon: Mapping[str, Any], least: int, most: int) -> Iterator[str]:
-    for line in lines:
-        found = line.lower().split()
+    """The lines of a text (.txt, .gz, .xz) whose words the lexicon has, long ones cut. words: from and to."""
+    least, most = words
+    fitting: list[str] = []
+    for line in sentences(path):
+        found = line.decode().split()
         if all(word in lexicon for word in found):
-            for start in range(0, len(found), most):
-                if len(found) - start >= least:
-                    yield " ".join(found[start : start + most])
+            cut = (found[start : start + most] for start in range(0, len(found), most))
+            fitting += (" ".join(part) for part in cut if len(part) >= least)
+    if not fitting:
+        raise UserError(f"{path}: no line of {least} words or more that the lexicon has; give another text")
+    return fitting
 
 
 def pronounce(

@@ -16,6 +16,7 @@ from torch import Tensor
 from asr.data.manifest import AudioError
 
 LAST = "last.ckpt"
+JUDGED = {"dev_wer": "dev WER", "dev_phone_error": "dev phone error"}  # in percent
 
 
 class Ema(WeightAveraging):
@@ -102,10 +103,9 @@ class LearningCurve(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         self.step = trainer.global_step
-        metrics = {
-            key: float(trainer.callback_metrics[key])
-            for key in ("loss", "dev_loss", "dev_wer", "dev_phone_error")
-        }
+        known = trainer.callback_metrics
+        keys = ("loss", "dev_loss", "dev_wer", "dev_phone_error")
+        metrics = {key: float(known[key]) for key in keys if key in known}
         speed = self._samples / self.rate * trainer.world_size / max(1e-9, self._clock - self._mark)
         self._tick()
         self._samples, self._mark = 0, self._clock
@@ -120,10 +120,10 @@ class LearningCurve(Callback):
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        errors = [f"{name} {metrics[key]:.1f} %" for key, name in JUDGED.items() if key in metrics]
         trainer.print(
             f"epoch {trainer.current_epoch}, step {trainer.global_step}, {self.seconds / 60:.1f} min:"
-            f" loss {metrics['loss']:.3f}, dev loss {metrics['dev_loss']:.3f},"
-            f" dev WER {metrics['dev_wer']:.1f} %, phone error {metrics['dev_phone_error']:.1f} %"
+            f" loss {metrics['loss']:.3f}, dev loss {metrics['dev_loss']:.3f}, {', '.join(errors)}"
             f" (rate {rate:.1e}, {speed:.0f} h of audio an hour)"
         )
 

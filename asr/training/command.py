@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from asr.bundle import Bundle, save_bundle
 from asr.data.datamodule import AsrData
 from asr.errors import UserError
-from asr.training.callbacks import LAST, Ema, GentleStop, LearningCurve, SaveLast
+from asr.training.callbacks import JUDGED, LAST, Ema, GentleStop, LearningCurve, SaveLast
 from asr.training.checkpoint import WholeCheckpoints, average
 from asr.training.memory import keep_freed_memory
 from asr.training.module import CtcTraining
@@ -44,7 +44,7 @@ class Candidate(NamedTuple):
 
     name: str
     weights: dict[str, torch.Tensor]
-    wer: float  # on the dev set, percent
+    error: float  # on the dev set, percent
 
 
 class Parser(LightningArgumentParser):
@@ -73,15 +73,16 @@ class TrainCli(LightningCLI):
         config = self.config_init["trainer"]
         root = Path(config["default_root_dir"] or "exp")
         checkpoint = self.config_init["checkpoint"]
+        judged_by = self.config_init["model"].judged_by
         callbacks: list[Callback] = [
             Ema(self.config_init["ema"]),
             GentleStop(),
             LearningCurve(root / "curve.jsonl", self.config_init["model"].model.config.frontend.rate),
             ModelCheckpoint(
                 root / "checkpoints",
-                filename="step{step}-wer{dev_wer:.2f}",
+                filename=f"step{{step}}-error{{{judged_by}:.2f}}",
                 auto_insert_metric_name=False,
-                monitor="dev_wer",
+                monitor=judged_by,
                 save_top_k=checkpoint["best"],
                 save_on_train_epoch_end=False,
                 enable_version_counter=False,
@@ -153,9 +154,10 @@ def _resume_from(ckpt_path: str | None, root: Path) -> str | None:
 
 
 def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
-    """Of the best checkpoint, the mean of the best, and the end of training, what has the lowest dev WER."""
+    """Of the best checkpoint, the mean of the best, and the end of training, what errs least on the dev set."""
     directory = Path(trainer.default_root_dir) / "bundle"
-    scores = {Path(path): float(wer) for path, wer in _find(trainer, ModelCheckpoint).best_k_models.items()}
+    kept = _find(trainer, ModelCheckpoint).best_k_models
+    scores = {Path(path): float(error) for path, error in kept.items()}
     best = sorted((path for path in scores if path.exists()), key=scores.__getitem__)
     candidates: list[Candidate] = []
     if best:
@@ -163,18 +165,19 @@ def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
     if len(best) > 1:
         weights = average(best)
         candidates.append(
-            Candidate(f"the mean of the best {len(best)}", weights, _dev_wer(module, data, weights))
+            Candidate(f"the mean of the best {len(best)}", weights, _dev_error(module, data, weights))
         )
     if not candidates or _find(trainer, LearningCurve).step != trainer.global_step:
         weights = _find(trainer, Ema).weights()
-        candidates.append(Candidate("the end of training", weights, _dev_wer(module, data, weights)))
-    chosen = min(candidates, key=lambda candidate: candidate.wer)
+        candidates.append(Candidate("the end of training", weights, _dev_error(module, data, weights)))
+    chosen = min(candidates, key=lambda candidate: candidate.error)
     module.load_state_dict(chosen.weights)
     save_bundle(directory, Bundle(module.model, module.tokenizer))
-    print(f"{directory}: {chosen.name}; dev WER: " + ", ".join(f"{c.name} {c.wer:.2f} %" for c in candidates))
+    errors = ", ".join(f"{each.name} {each.error:.2f} %" for each in candidates)
+    print(f"{directory}: {chosen.name}; {JUDGED[module.judged_by]}: {errors}")
 
 
-def _dev_wer(module: CtcTraining, data: AsrData, weights: dict[str, torch.Tensor]) -> float:
+def _dev_error(module: CtcTraining, data: AsrData, weights: dict[str, torch.Tensor]) -> float:
     trainer = module.trainer
     module.load_state_dict(weights)
     judge = Trainer(
@@ -187,7 +190,7 @@ def _dev_wer(module: CtcTraining, data: AsrData, weights: dict[str, torch.Tensor
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    return judge.validate(module, datamodule=data, verbose=False)[0]["dev_wer"]
+    return judge.validate(module, datamodule=data, verbose=False)[0][module.judged_by]
 
 
 def _find(trainer: Trainer, kind: type[C]) -> C:

@@ -259,9 +259,15 @@ class CtcTraining(LightningModule):
             sums, reduce_op="sum"
         ).tolist()
         self.log("dev_loss", loss / max(1.0, tokens), prog_bar=True)
-        self.log("dev_phone_error", 100 * wrong / max(1.0, slots), prog_bar=True)  # percent
-        # without words to judge by, phones: the best checkpoints are chosen by it
-        self.log("dev_wer", 100 * (edits / words if words else wrong / max(1.0, slots)), prog_bar=True)
+        if self.objective.ctc:
+            self.log("dev_wer", 100 * edits / max(1.0, words), prog_bar=True)  # percent
+        if self.objective.phones:
+            self.log("dev_phone_error", 100 * wrong / max(1.0, slots), prog_bar=True)  # percent
+
+    @property
+    def judged_by(self) -> str:
+        """The dev figure, in percent, by which checkpoints are chosen."""
+        return "dev_wer" if self.objective.ctc else "dev_phone_error"
 
     # Before the first step
 

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The Free Spoken Digit Dataset: ten words, six speakers, of whom two are kept for evaluation.
+#
+#   git clone https://github.com/Jakobovski/free-spoken-digit-dataset
+#   recipes/digits/run.sh free-spoken-digit-dataset
+#
+# Each stage skips what is there, and training goes on where it was stopped.
+set -euo pipefail
+corpus=$(realpath "${1:?the directory of the dataset, with recordings/ in it}")
+cd "$(dirname "$0")/../.."
+data=data/digits exp=exp/digits
+unheard='nicolas|theo' # of the six speakers
+export OMP_WAIT_POLICY=passive
+mkdir -p $data
+
+# 1. Tables and manifests; recordings are called DIGIT_SPEAKER_NUMBER
+if [ ! -f $data/dev.jsonl.gz ]; then
+    words=(zero one two three four five six seven eight nine)
+    for set in train dev; do
+        printf 'utt_id\tspeaker\tpath\ttext\n' >$data/$set.tsv
+    done
+    find "$corpus" \( -name '[0-9]_*_*.wav' -o -name '[0-9]_*_*.flac' \) | sort | while read -r path; do
+        name=$(basename "${path%.*}")
+        speaker=${name#?_} speaker=${speaker%_*}
+        [[ $speaker =~ ^($unheard)$ ]] && set=dev || set=train
+        printf '%s\t%s\t%s\t%s\n' "$name" "$speaker" "$path" "${words[${name%%_*}]}" >>$data/$set.tsv
+    done
+    for set in train dev; do
+        python -m data_prep.tsv $data/$set.tsv --output $data/$set.jsonl.gz
+    done
+fi
+
+# 2. Tokenizer, training, word errors of speakers that were never heard
+[ -f $exp/tokenizer.model ] || asr tokenizer --cuts $data/train.jsonl.gz --kind word --output $exp/tokenizer.model
+[ -d $exp/bundle ] || asr train --config configs/digits.yaml --ckpt_path last
+asr evaluate --model $exp/bundle --cuts $data/dev.jsonl.gz --vad off --output-dir $exp/dev
