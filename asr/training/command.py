@@ -154,7 +154,7 @@ def _resume_from(ckpt_path: str | None, root: Path) -> str | None:
 
 
 def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
-    """Of the best checkpoint, the mean of the best, and the end of training, what errs least on the dev set."""
+    """The best checkpoint, the mean of the best, or the end of training: what errs least on the dev set."""
     directory = Path(trainer.default_root_dir) / "bundle"
     kept = _find(trainer, ModelCheckpoint).best_k_models
     scores = {Path(path): float(error) for path, error in kept.items()}
