@@ -15,7 +15,7 @@ mkdir -p $data $exp
 # 1. Manifests: speech, sounds without words (the last fold of ESC-10 is kept for evaluation), rooms
 if [ ! -f $data/rooms.jsonl.gz ]; then
     python -m data_prep.librispeech --parts train-clean-5 train-clean-100 dev-clean --corpus-dir "$corpora" --output-dir $data
-    for corpus in commonvoice1 speechocean762 ljspeech-part vctk-p239 an4; do
+    for corpus in commonvoice1 speechocean762 ljspeech-part vctk-p239; do
         # exit status 1: some rows were bad, were named, and are left out
         python -m data_prep.tsv "$corpora/$corpus/transcripts.tsv" --output $data/train-$corpus.jsonl.gz || [ $? = 1 ]
     done
