@@ -25,6 +25,7 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(
     (tmp_path / "phones.ctm").write_text("train-000 1 0 0.5 AH\n")
     overrides = {
         "model.tokenizer": tmp_path / "tokenizer.model",
+        "model.init_from": "null",
         "data.train": f"[{corpus}/train.jsonl.gz]",
         "data.dev": f"[{corpus}/dev.jsonl.gz]",
         "data.phones": f"[{tmp_path}/phones.ctm]",
