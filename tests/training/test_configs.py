@@ -56,4 +56,5 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(
 
 
 def test_the_configs_asked_for_are_there() -> None:
-    assert {"demo", "en-small", "train-clean-5", "train-clean-100", "librispeech-960"} <= {path.stem for path in CONFIGS}
+    asked = {"demo", "digits", "en-small", "train-clean-5", "train-clean-100", "librispeech-960", "your-data"}
+    assert asked <= {path.stem for path in CONFIGS}

@@ -1,0 +1,71 @@
+"""Models that come with the package, found by name; and packing one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import asr.models
+from asr.bundle import Bundle, load_bundle
+from asr.cli import dispatch
+from asr.errors import UserError
+from asr.models import find_model
+from asr.streaming import StreamingRecognizer
+from asr.transcript import Transcript
+
+
+@pytest.fixture
+def shipped(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with one model, "small"; the working directory is elsewhere and empty."""
+    package, here = tmp_path / "package", tmp_path / "here"
+    package.mkdir()
+    here.mkdir()
+    (package / "small").symlink_to(bundle)
+    monkeypatch.setattr(asr.models, "SHIPPED", package)
+    monkeypatch.chdir(here)
+    return package
+
+
+def test_a_name_is_a_model_of_the_package(shipped: Path) -> None:
+    assert find_model("small") == shipped / "small"
+    assert asr.models.shipped() == ["small"]
+    assert isinstance(load_bundle("small"), Bundle)
+
+
+def test_a_directory_of_that_name_comes_first(shipped: Path) -> None:
+    Path("small").mkdir()
+    assert find_model("small") == Path("small")
+    assert find_model("./small") == Path("./small")
+
+
+@pytest.mark.parametrize("model", ["smal", "exp/small", "../small", ""])
+def test_what_is_neither_is_told_what_there_is(shipped: Path, model: str) -> None:
+    with pytest.raises(UserError, match="of the package: small"):
+        load_bundle(model)
+
+
+def words(transcript: Transcript) -> list[str]:
+    return [word.text for word in transcript.words]
+
+
+def test_a_packed_bundle_says_the_same_in_half_the_space(
+    bundle: Path, tmp_path: Path, audio: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "packed"
+    assert dispatch(["pack", "--model", str(bundle), "--output", str(packed)]) == 0
+    assert f"{packed}: " in capsys.readouterr().out
+    with safe_open(packed / "model.safetensors", "pt") as weights:
+        assert {str(weights.get_tensor(name).dtype) for name in weights.keys()} == {"torch.float16"}  # noqa: SIM118
+    before, after = (
+        StreamingRecognizer(load_bundle(path), vad=None).accept(audio) for path in (bundle, packed)
+    )
+    assert words(before) == words(after)
+    assert load_bundle(packed).decoding == load_bundle(bundle).decoding
+
+
+def test_a_bundle_is_not_packed_over_itself(bundle: Path) -> None:
+    with pytest.raises(UserError, match="is the model itself"):
+        dispatch(["pack", "--model", str(bundle), "--output", str(bundle)])
