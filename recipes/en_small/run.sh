@@ -46,8 +46,8 @@ train() { # STAGE, more options
 }
 
 # 4. The blocks below the phone layer, on aligned speech
-train phones --model.objective.ctc 0 --model.objective.phones 1 --model.objective.smoothing 0.05 --data.text.share 0 \
-    --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --trainer.max_epochs 4
+train phones --model.objective.ctc 0 --model.objective.phones 1 --data.text.share 0 \
+    --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --trainer.max_epochs 10
 
 # 5. What they hear, to say text with; and the phones of what PocketSphinx could not align
 [ -f $exp/bank.npz ] || python -m data_prep.phone_bank --model $exp/phones/bundle --cuts $speech \
@@ -61,7 +61,7 @@ train text --model.init_from $exp/phones/bundle --model.objective.phones 0 --dat
     --data.max_duration 120 --trainer.max_steps 1500 --trainer.val_check_interval 500 --trainer.check_val_every_n_epoch null
 
 # 7. Both
-train joint --model.init_from $exp/text/bundle --model.optimiser.rate 1.2e-3 --trainer.max_epochs 5 $text \
+train joint --model.init_from $exp/text/bundle --model.optimiser.rate 1.2e-3 --trainer.max_epochs 6 $text \
     --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm,$exp/more.phones.ctm]"
 
 # 8. Language model, at most 20 MB, and the settings of decoding
