@@ -27,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("table", type=Path, help="TSV with a column `path`")
     parser.add_argument("--output", type=Path, required=True, help="the manifest, <name>.jsonl.gz")
     parser.add_argument("--only", nargs="+", default=[""], metavar="PREFIX", help="of the names of the clips")
-    parser.add_argument("--audio-root", type=Path, help="where relative paths start (the table's folder)")
+    parser.add_argument(
+        "--audio-root", type=Path, help="the folder of the files, or where their paths start (the table's)"
+    )
     args = parser.parse_args(argv)
     with args.table.open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file, delimiter="\t"))
@@ -39,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     cuts = []
     for row in table:
         path = root / row["path"]
+        if not path.exists():
+            path = root / path.name
         name = row.get("clip_id") or path.stem
         if name.startswith(tuple(args.only)):
             cuts.append(recording_of(f"sound-{name}", path))

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.data.augment import NO_AUGMENTATION, Augmentation, perturb
 from asr.data.manifest import AudioError, load_audio
-from asr.phones import SILENCE
+from asr.phones import SILENCE, UNKNOWN
 
 
 class Batch(NamedTuple):
@@ -83,7 +83,8 @@ class Utterances(Dataset):
         slots = -(-samples // self.slot_samples)
         times = self.phones.get(self.cuts[row].id)
         if times is None:
-            return np.zeros(slots, np.int64)
+            wordless = not self.cuts[row].supervisions[0].text
+            return np.full(slots, 1 + (SILENCE if wordless else UNKNOWN))
         middle = (np.arange(slots) + 0.5) * self.slot_samples / self.rate
         return times.labels(middle * speed) + 1
 

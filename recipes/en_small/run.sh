@@ -19,8 +19,9 @@ if [ ! -f $data/rooms.jsonl.gz ]; then
         # exit status 1: some rows were bad, were named, and are left out
         python -m data_prep.tsv "$corpora/$corpus/transcripts.tsv" --output $data/train-$corpus.jsonl.gz || [ $? = 1 ]
     done
-    python -m data_prep.sounds "$corpora/noise/clips.tsv" --only 1- 2- 3- 4- --output $data/sounds.jsonl.gz
-    python -m data_prep.sounds "$corpora/noise/rirs.tsv" --output $data/rooms.jsonl.gz
+    python -m data_prep.sounds "$corpora/noise/clips.tsv" --audio-root "$corpora/noise/audio" --only 1- 2- 3- 4- \
+        --output $data/sounds.jsonl.gz
+    python -m data_prep.sounds "$corpora/noise/rirs.tsv" --audio-root "$corpora/noise/rir" --output $data/rooms.jsonl.gz
 fi
 speech=$(echo $data/train-*.jsonl.gz)
 dev=$data/dev-clean.jsonl.gz
@@ -28,44 +29,41 @@ dev=$data/dev-clean.jsonl.gz
 # 2. Text, tokens, and how words are pronounced
 if [ ! -f $exp/lexicon.txt ]; then
     xz -dc "$corpora/lm/train-clean-100.transcripts.tsv.xz" | tail -n +2 | cut -f 3 >$data/transcripts.txt
-    asr tokenizer --text $data/transcripts.txt "$corpora/lm/books.txt.xz" --sentences 70000 --vocabulary 500 \
-        --output $exp/tokenizer.model
-    python -m data_prep.lexicon --text $data/transcripts.txt "$corpora/lm/books.txt.xz" --output $exp/lexicon.txt
+    cp "$corpora/lm/books.txt.xz" $data/books.txt.xz
+    asr tokenizer --text $data/transcripts.txt $data/books.txt.xz --sentences 70000 --vocabulary 500 --output $exp/tokenizer.model
+    python -m data_prep.lexicon --text $data/transcripts.txt $data/books.txt.xz --output $exp/lexicon.txt
 fi
 
-# 3. When the phones were said, by PocketSphinx
+# 3. When the phones were said, by PocketSphinx; each 20 minutes of speech takes it one
 for set in train dev; do
     [ $set = train ] && cuts=$speech || cuts=$dev
     [ -f $exp/$set.phones.ctm ] || python -m data_prep.reference_alignment --cuts $cuts --output $exp/$set.ctm \
         --phones $exp/$set.phones.ctm
 done
 
-train() { # STAGE, more options
-    [ -d $exp/$1/bundle ] || asr train --config configs/en-small.yaml --trainer.default_root_dir $exp/$1 --ckpt_path last \
-        --data.train "[${speech// /,},$data/sounds.jsonl.gz]" --data.dev "[$dev]" "${@:2}"
+train() { # STAGE, what differs from the config
+    [ -d $exp/$1/bundle ] || asr train --config configs/en-small.yaml --trainer.default_root_dir $exp/$1 --ckpt_path last "${@:2}"
 }
 
 # 4. The blocks below the phone layer, on aligned speech
-train phones --model.objective.ctc 0 --model.objective.phones 1 --data.text.share 0 \
-    --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --trainer.max_epochs 10
+train phones --model.objective.ctc 0 --model.objective.phones 1 --data.text.share 0 --trainer.max_epochs 10 \
+    --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model.optimiser.rate 2e-3
 
 # 5. What they hear, to say text with; and the phones of what PocketSphinx could not align
 [ -f $exp/bank.npz ] || python -m data_prep.phone_bank --model $exp/phones/bundle --cuts $speech \
     --phones $exp/train.phones.ctm --noises $data/sounds.jsonl.gz --limit 2 --output $exp/bank.npz
 [ -f $exp/more.phones.ctm ] || python -m data_prep.phone_alignment --model $exp/phones/bundle --cuts $speech \
     --lexicon $exp/lexicon.txt --known $exp/train.phones.ctm --output $exp/more.phones.ctm
-text="--data.text.files [$data/transcripts.txt,$corpora/lm/books.txt.xz]"
 
 # 6. The blocks above, on text
-train text --model.init_from $exp/phones/bundle --model.objective.phones 0 --data.text.share 1 $text \
-    --data.max_duration 120 --trainer.max_steps 1500 --trainer.val_check_interval 500 --trainer.check_val_every_n_epoch null
+train text --model.init_from $exp/phones/bundle --model.objective.phones 0 --data.text.share 1 --data.max_duration 120 \
+    --model.optimiser.rate 2e-3 --trainer.max_steps 1500 --trainer.val_check_interval 500 --trainer.check_val_every_n_epoch null
 
 # 7. Both
-train joint --model.init_from $exp/text/bundle --model.optimiser.rate 1.2e-3 --trainer.max_epochs 6 $text \
-    --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm,$exp/more.phones.ctm]"
+train joint --model.init_from $exp/text/bundle
 
 # 8. Language model, at most 20 MB, and the settings of decoding
-[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt "$corpora/lm/books.txt.xz" --prune 1 0 0 0 --prune-entropy 7e-8 \
+[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --prune 1 0 0 0 --prune-entropy 7e-8 \
     --output $exp/lm.bin
 [ -f $exp/joint/bundle/lm.bin ] || asr calibrate --model $exp/joint/bundle --cuts $dev --lm $exp/lm.bin --install-lm \
     --alignments $exp/dev.ctm --plot recipes/en_small/reliability.png
