@@ -11,7 +11,7 @@ from lhotse import CutSet
 
 from asr.data.augment import NO_AUGMENTATION, Augmentation
 from asr.data.datamodule import AsrData
-from asr.data.dataset import Batch, EpochLoader, Utterances
+from asr.data.dataset import Batch, EpochLoader, PhoneTimes, Utterances
 from asr.data.manifest import load_cuts, write_cuts
 from asr.errors import UserError
 from asr.phones import UNKNOWN
