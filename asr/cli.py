@@ -22,7 +22,9 @@ COMMANDS = {
     "align": ("asr.align.command", "times of the words of a known text: CTM, TextGrid, JSON, SRT"),
     "calibrate": ("asr.calibrate.command", "fit a bundle's decoding settings on development data"),
     "transcribe": ("asr.transcribe", "transcribe files or standard input, chunk by chunk"),
+    "pack": ("asr.pack", "write a bundle in half the space, to give away"),
     "mic": ("asr.mic", "transcribe a microphone while you speak"),
+    "serve": ("asr.serving.command", "a server: the page in the browser, websockets, HTTP"),
 }
 
 

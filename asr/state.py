@@ -1,7 +1,7 @@
 """Recurrent state as data: nested NamedTuples (or tuples) whose leaves are tensors of shape (B, ...).
 
-A server keeps one state a stream. To step many streams at once it stacks their states, runs the model, and
-splits the result; nothing here knows what the leaves mean.
+A server keeps one state a stream, packed into a row. To step many streams at once it puts their rows
+together, unpacks them, runs the model, and packs the result; nothing here knows what the leaves mean.
 """
 
 from __future__ import annotations
@@ -24,25 +24,6 @@ def map_state(function: Callable[..., Tensor], *states: State) -> State:
     return type(first)(*children) if hasattr(first, "_fields") else type(first)(children)
 
 
-def stack(states: Sequence[State]) -> State:
-    """Join states along the batch: streams of batch B1, B2, ... become one state of batch B1 + B2 + ..."""
-    return map_state(lambda *leaves: torch.cat(leaves), *states)
-
-
-def gather(state: State, streams: Sequence[int]) -> State:
-    """The state of the given rows of the batch, in that order."""
-    return map_state(lambda leaf: leaf[list(streams)], state)
-
-
-def scatter(state: State, streams: Sequence[int], part: State) -> State:
-    """A copy of `state` in which the given rows are those of `part`: the inverse of `gather`."""
-
-    def replace(leaf: Tensor, rows: Tensor) -> Tensor:
-        return leaf.index_copy(0, torch.tensor(streams, dtype=torch.long, device=leaf.device), rows)
-
-    return map_state(replace, state, part)
-
-
 def leaves(state: Any) -> list[Tensor]:
     """The tensors of a state in order, for what stores tensors and knows no NamedTuple."""
     return [state] if isinstance(state, Tensor) else [leaf for child in state for leaf in leaves(child)]
@@ -52,3 +33,21 @@ def with_leaves(state: State, tensors: Sequence[Tensor]) -> State:
     """The structure of `state` with other tensors: the inverse of `leaves`."""
     rest = iter(tensors)
     return map_state(lambda _: next(rest), state)
+
+
+def pack(state: State) -> Tensor:
+    """A state as one tensor (B, D), whose rows a server can keep: few copies for however many leaves."""
+    return torch.cat([leaf.flatten(1) for leaf in leaves(state)], 1)
+
+
+def unpack(packed: Tensor, like: State) -> State:
+    """The state of (B, D), with the structure and the shapes of `like`: the inverse of `pack`."""
+    shapes = [leaf.shape[1:] for leaf in leaves(like)]
+    parts = packed.split([shape.numel() for shape in shapes], 1)
+    return with_leaves(like, [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)])
+
+
+def rows(packed: Tensor) -> list[Tensor]:
+    """Those of (B, D), each (1, D) with memory of its own: a view would keep the whole batch alive for as
+    long as its stream is silent."""
+    return [row.clone() for row in packed.split(1)]

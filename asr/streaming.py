@@ -1,33 +1,38 @@
 """A live recogniser: samples in as they come, committed and tentative words out.
 
-One `StreamingRecognizer` is one stream: it cuts the audio into chunks of whole frames, runs the forward path
-that training runs, asks the VAD where there is speech, and hands the log-probabilities to a `WordStream`:
-decoder, endpoints and times, without a model. Whatever pieces the samples come in, words, times and endpoints
-are the same.
+One `StreamingRecognizer` is one stream: the samples that wait, the states of model and VAD, and a
+`WordStream`: decoder, endpoints and times, without a model. `advance` computes many streams as one batch: it
+cuts the audio into chunks of whole frames, runs the forward path that training runs, asks the VAD where there
+is speech, and hands the log-probabilities on; a recogniser by itself is the batch of one. Whatever pieces the
+samples come in, and whatever else is in the batch, words, times and endpoints are the same.
 
-S samples, T frames, V vocabulary.
+B streams, S samples, T frames, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from asr.bundle import Bundle
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam import BeamDecoder, accept_batch
 from asr.decoding.config import DecodingConfig
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hotwords import Hotword
 from asr.decoding.types import DecodedWord, Decoder
 from asr.endpoint import EndpointConfig, Endpointer
 from asr.errors import UserError
+from asr.state import pack, rows, unpack
 from asr.transcript import Endpoint, Record, Transcript, Word
-from asr.vad import VadConfig, VadStream, mask
+from asr.vad import VadConfig, VadStream, hear, mask
 
+LOUDEST = 1e9  # of a sample: what is louder overflows to infinity on its way through the model
 ENDPOINTING, VAD = EndpointConfig(), VadConfig()  # the defaults
 NO_BEAM = "hotwords need alternatives to choose from: decode with --beam 8, or without hotwords"
 
@@ -58,18 +63,19 @@ class WordStream:
 
     def accept(self, log_probs: NDArray[np.float32], silence: NDArray[np.int64] | None = None) -> None:
         """log_probs (T, V); silence (T,): frames without speech up to and with each, where a VAD tells."""
-        start = 0
-        while start < len(log_probs):
-            end = len(log_probs)
-            if self._endpointer:
-                end = min(end, start + self._endpointer.due - self._frames)
-            self.decoder.accept(log_probs[start:end])
-            self._frames += end - start
-            start = end
-            if self._endpointer and self._frames == self._endpointer.due:
-                quiet = self.decoder.trailing_blanks
-                quiet = quiet if silence is None else min(quiet, int(silence[end - 1]))
-                self._check(quiet, self._endpointer)
+        accept_words([self], [log_probs], [silence])
+
+    @property
+    def due(self) -> int | None:
+        """After how many frames more the rules of endpoints have to be asked."""
+        return self._endpointer.due - self._frames if self._endpointer else None
+
+    def decoded(self, frames: int, silence: int | None) -> None:
+        """The decoder has taken so many frames, up to `due`; silence: as of the last, where a VAD tells."""
+        self._frames += frames
+        if self._endpointer and self._frames == self._endpointer.due:
+            quiet = self.decoder.trailing_blanks
+            self._check(quiet if silence is None else min(quiet, silence), self._endpointer)
 
     def finish(self) -> None:
         """The stream has ended: all words are committed."""
@@ -126,6 +132,37 @@ class WordStream:
         return Word(word.text, start, end, self.config.calibrated(word.confidence))
 
 
+def accept_words(
+    streams: Sequence[WordStream],
+    log_probs: Sequence[NDArray[np.float32]],
+    silence: Sequence[NDArray[np.int64] | None],
+) -> None:
+    """For several streams, as `WordStream.accept` for each; their decoders run as one batch."""
+    starts = [0] * len(streams)
+    while going := [index for index, rows in enumerate(log_probs) if starts[index] < len(rows)]:
+        pieces = []
+        for index in going:
+            due, start = streams[index].due, starts[index]
+            pieces.append(log_probs[index][start : None if due is None else start + due])
+        _decode([streams[index].decoder for index in going], pieces)
+        for index, piece in zip(going, pieces, strict=True):
+            starts[index] += len(piece)
+            quiet = silence[index]
+            streams[index].decoded(len(piece), None if quiet is None else int(quiet[starts[index] - 1]))
+
+
+def _decode(decoders: Sequence[Decoder], pieces: Sequence[NDArray[np.float32]]) -> None:
+    if not isinstance(decoders[0], BeamDecoder):
+        for decoder, piece in zip(decoders, pieces, strict=True):
+            decoder.accept(piece)
+        return
+    lengths = [len(piece) for piece in pieces]
+    padded = np.zeros((len(pieces), max(lengths), pieces[0].shape[1]), np.float32)
+    for frames, piece in zip(padded, pieces, strict=True):
+        frames[: len(piece)] = piece
+    accept_batch(cast(Sequence[BeamDecoder], decoders), padded, lengths, torch.get_num_threads())
+
+
 class StreamingRecognizer:
     """Memory is constant but for the transcript itself.
 
@@ -133,6 +170,8 @@ class StreamingRecognizer:
     is there is computed at once, so `accept(all); finish()` transcribes a recording. It changes cost and
     delay, not the words.
     endpointing: None is one segment to the end. vad: None lets the model say words wherever it hears any.
+
+    `accept` and `finish` are for one stream; a server calls `put`, `end`, `advance` and `transcript`.
 
     Raises UserError for hotwords without a beam, and where the beam's library is missing.
     """
@@ -155,7 +194,7 @@ class StreamingRecognizer:
     def reset(self) -> None:
         """Begin a new stream, with the hotwords that were set last."""
         model = self.model
-        self._state = model.initial_state(1)
+        self._state = pack(model.initial_state(1))
         self._vad = VadStream(self.vad, model.frame_samples, model.lookahead) if self.vad else None
         self._decoder.reset()
         self._words = WordStream(
@@ -163,8 +202,8 @@ class StreamingRecognizer:
         )
         self._waiting = np.zeros(0, np.float32)  # samples short of a chunk
         self._delayed = model.lookahead  # outputs still to be dropped
-        self._computed = 0  # samples
-        self._finished = False
+        self.computed = 0  # samples, of the padding at the end too
+        self._ended = self.finished = False  # no more samples come; all words are committed
 
     def set_hotwords(self, hotwords: Sequence[Hotword]) -> None:
         """Other hotwords from here on; words that are final stay."""
@@ -173,47 +212,100 @@ class StreamingRecognizer:
         self._decoder.set_hotwords(hotwords)
 
     def accept(self, samples: NDArray[np.float32]) -> Transcript:
-        """samples (S,), mono at the model's rate, in [-1, 1]; any S.
-
-        Raises ValueError for NaN or infinite samples and for another shape, RuntimeError after `finish`.
-        """
-        if self._finished:
-            raise RuntimeError("the stream has finished; call reset() to begin another")
-        if samples.ndim != 1:
-            raise ValueError(f"expected mono samples (S,), got an array of shape {samples.shape}")
-        if not np.isfinite(samples).all():
-            raise ValueError("NaN or infinite samples in the audio")
-        self._waiting = np.concatenate([self._waiting, samples.astype(np.float32, copy=False)])
-        ready = len(self._waiting) // self.chunk * self.chunk
-        if ready:
-            self._step(self._waiting[:ready])
-            self._waiting = self._waiting[ready:].copy()  # a slice would keep the whole alive
-        return self._words.transcript()
+        """`put`, computed. Raises what `put` raises."""
+        self.put(samples)
+        advance([self])
+        return self.transcript()
 
     def finish(self) -> Transcript:
-        """The stream has ended: lets the last frames out through silence, and commits all words."""
-        if not self._finished:
-            samples = self._computed + len(self._waiting)
+        """`end`, computed: the last frames come out through silence, and all words are committed."""
+        self.end()
+        advance([self])
+        return self.transcript()
+
+    def put(self, samples: NDArray[np.float32]) -> None:
+        """samples (S,), mono at the model's rate, in [-1, 1]; any S.
+
+        Raises ValueError for NaN or infinite samples and for another shape, RuntimeError after `end`.
+        """
+        if self._ended:
+            raise RuntimeError("the stream has finished; call reset() to begin another")
+        check_samples(samples)
+        self._waiting = np.concatenate([self._waiting, samples.astype(np.float32, copy=False)])
+
+    def end(self) -> None:
+        """The stream has ended: silence lets the last frames out."""
+        if not self._ended:
+            samples = self.computed + len(self._waiting)
             self._words.length = samples / self.model.config.frontend.rate  # what follows is padding
-            rest = self.model.pad_for_lookahead(torch.from_numpy(self._waiting)[None])[0].numpy()
-            if len(rest):
-                self._step(rest)
-            self._words.finish()
-            self._finished = True
+            self._waiting = self.model.pad_for_lookahead(torch.from_numpy(self._waiting)[None])[0].numpy()
+            self._ended = True
+
+    @property
+    def ready(self) -> int:
+        """Samples that `advance` can compute: whole chunks, and after `end` all."""
+        waiting = len(self._waiting)
+        return waiting if self._ended else waiting // self.chunk * self.chunk
+
+    @property
+    def speaking(self) -> bool:
+        """Whether there is speech in what was computed last, lookahead included. False without a VAD."""
+        return self._vad is not None and self._vad.speaking
+
+    def transcript(self) -> Transcript:
+        """What has been said so far, and what of it is new since the last call."""
         return self._words.transcript()
 
-    @torch.inference_mode()
-    def _step(self, samples: NDArray[np.float32]) -> None:
-        audio = torch.from_numpy(samples)[None]
-        self._computed += len(samples)
-        outputs, self._state = self.model(audio, self._state)
-        log_probs = outputs[0, self._delayed :].numpy()
-        self._delayed = max(0, self._delayed - outputs.size(1))
-        silence = None
-        if self._vad:
-            silence = self._vad.accept(audio, len(log_probs))
-            log_probs = mask(log_probs, silence > self._vad.hangover)
-        self._words.accept(log_probs, silence)
+    def _take(self, samples: int) -> NDArray[np.float32]:
+        taken = self._waiting[:samples]
+        self._waiting = self._waiting[samples:].copy()  # a slice would keep the whole alive
+        self.computed += samples
+        return taken
+
+
+def advance(streams: Sequence[StreamingRecognizer], most: int | None = None) -> None:
+    """Compute what is ready of the streams of one bundle, at most `most` samples (whole frames) of each.
+
+    Streams of which equally much is computed are one batch. A batch changes the cost, not the words.
+    """
+    groups: defaultdict[int, list[StreamingRecognizer]] = defaultdict(list)
+    for stream in streams:
+        groups[stream.ready if most is None else min(stream.ready, most)].append(stream)
+    for samples, group in groups.items():
+        if samples:
+            _step(group, samples)
+    for stream in streams:
+        if stream._ended and not stream.ready and not stream.finished:
+            stream._words.finish()
+            stream.finished = True
+
+
+def check_samples(samples: NDArray[np.float32]) -> None:
+    """ValueError for what is no audio of one stream."""
+    if samples.ndim != 1:
+        raise ValueError(f"expected mono samples (S,), got an array of shape {samples.shape}")
+    if not (np.abs(samples) <= LOUDEST).all():  # nor is NaN
+        raise ValueError("NaN or infinite samples in the audio")
+
+
+@torch.inference_mode()
+def _step(streams: Sequence[StreamingRecognizer], samples: int) -> None:
+    audio = torch.from_numpy(np.stack([stream._take(samples) for stream in streams]))  # (B, S)
+    model, packed = streams[0].model, torch.cat([stream._state for stream in streams])
+    outputs, states = model(audio, unpack(packed, model.initial_state(1)))
+    log_probs = []  # (T, V) each: a stream that has just begun still drops some
+    for stream, state, frames in zip(streams, rows(pack(states)), outputs.numpy(), strict=True):
+        stream._state = state
+        log_probs.append(frames[stream._delayed :])
+        stream._delayed = max(0, stream._delayed - len(frames))
+    silence: list[NDArray[np.int64] | None] = [None] * len(streams)
+    gated = [index for index, stream in enumerate(streams) if stream._vad]
+    vads = [vad for stream in streams if (vad := stream._vad)]
+    heard = hear(vads, audio[gated], [len(log_probs[index]) for index in gated]) if gated else []
+    for index, vad, quiet in zip(gated, vads, heard, strict=True):
+        log_probs[index] = mask(log_probs[index], quiet > vad.hangover)
+        silence[index] = quiet
+    accept_words([stream._words for stream in streams], log_probs, silence)
 
 
 def new_decoder(bundle: Bundle, hotwords: Sequence[Hotword] = ()) -> Decoder:

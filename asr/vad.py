@@ -9,6 +9,8 @@ B batch, S samples, W windows, H hidden units. A window is 512 samples (32 ms) a
 from __future__ import annotations
 
 import importlib.util
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from asr.errors import UserError
+from asr.state import pack, rows, unpack
 from asr.text import BLANK
 
 RATE = 16000
@@ -157,21 +160,46 @@ class VadStream:
 
     def __init__(self, config: VadConfig, frame: int, lookahead: int) -> None:
         self.hangover = round(config.hangover * RATE / frame)  # frames
-        self._network, self._gate = load_vad(), SpeechGate(config, frame, lookahead)
-        self._state = self._network.initial_state(1)
+        self._gate = SpeechGate(config, frame, lookahead)
+        self._state = pack(load_vad().initial_state(1))
         self._waiting = torch.zeros(1, 0)  # samples short of a window
+        self.speaking = False  # in the last frame, or its lookahead
 
-    @torch.inference_mode()
     def accept(self, audio: Tensor, frames: int) -> NDArray[np.int64]:
         """audio (1, S), the next of the stream -> `SpeechGate.take` of the `frames` that it completes."""
-        self._waiting = torch.cat([self._waiting, audio], 1)
-        ready = self._waiting.size(1) // WINDOW * WINDOW
-        if ready:
-            for windows in self._waiting[:, :ready].split(AT_ONCE * WINDOW, 1):
-                speech, self._state = self._network(windows, self._state)
-                self._gate.accept(speech[0].numpy())
-            self._waiting = self._waiting[:, ready:].clone()  # a slice would keep the whole alive
-        return self._gate.take(frames)
+        return hear([self], audio, [frames])[0]
+
+    def _take(self, frames: int) -> NDArray[np.int64]:
+        silence = self._gate.take(frames)
+        if frames:
+            self.speaking = bool(silence[-1] == 0)
+        return silence
+
+
+@torch.inference_mode()
+def hear(streams: Sequence[VadStream], audio: Tensor, frames: Sequence[int]) -> list[NDArray[np.int64]]:
+    """For several streams, audio (B, S), as `VadStream.accept` for each; the network runs in batches."""
+    groups: defaultdict[int, list[VadStream]] = defaultdict(list)
+    for stream, samples in zip(streams, audio.split(1), strict=True):
+        stream._waiting = torch.cat([stream._waiting, samples], 1)
+        groups[stream._waiting.size(1) // WINDOW].append(stream)
+    for windows, group in groups.items():
+        if windows:
+            _hear_windows(group, windows)
+    return [stream._take(count) for stream, count in zip(streams, frames, strict=True)]
+
+
+def _hear_windows(streams: Sequence[VadStream], windows: int) -> None:
+    audio = torch.cat([stream._waiting[:, : windows * WINDOW] for stream in streams])  # (B, W * 512)
+    network = load_vad()
+    state = unpack(torch.cat([stream._state for stream in streams]), network.initial_state(1))
+    for some in audio.split(max(1, AT_ONCE // len(streams)) * WINDOW, 1):
+        speech, state = network(some, state)
+        for stream, probabilities in zip(streams, speech.numpy(), strict=True):
+            stream._gate.accept(probabilities)
+    for stream, own in zip(streams, rows(pack(state)), strict=True):
+        stream._state = own
+        stream._waiting = stream._waiting[:, windows * WINDOW :].clone()  # a slice would keep the whole alive
 
 
 def mask(log_probs: NDArray[np.float32], silent: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asr import audio
-from asr.state import gather, scatter, stack
+from asr.state import map_state
 from asr.vad import MASKED, WINDOW, SpeechGate, VadConfig, VadStream, load_vad, mask
 from data_prep.demo import Espeak
 from tests.conftest import signal
@@ -68,11 +68,11 @@ def test_streams_of_a_batch_are_as_alone() -> None:
     sounds = [torch.from_numpy(signal(1.0, seed)[: 30 * WINDOW])[None] for seed in range(3)]
     with torch.inference_mode():
         alone = [network(sound, network.initial_state(1))[0] for sound in sounds]
-        state = stack([network.initial_state(1)] * 3)
+        state = network.initial_state(3)
         first, state = network(torch.cat(sounds)[:, : 10 * WINDOW], state)
-        one, part = network(sounds[1][:, 10 * WINDOW : 20 * WINDOW], gather(state, [1]))
-        state = scatter(state, [1], part)
-        rest, _ = network(sounds[1][:, 20 * WINDOW :], gather(state, [1]))
+        second = map_state(lambda leaf: leaf[1:2], state)
+        one, second = network(sounds[1][:, 10 * WINDOW : 20 * WINDOW], second)
+        rest, _ = network(sounds[1][:, 20 * WINDOW :], second)
     torch.testing.assert_close(first, torch.cat(alone)[:, :10], atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.cat([one, rest], 1), alone[1][:, 10:], atol=1e-5, rtol=0)
 
