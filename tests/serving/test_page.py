@@ -47,7 +47,7 @@ def recording(speech: NDArray[np.float32], tmp_path_factory: pytest.TempPathFact
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright's event loop runs in this thread until it ends
 def browser(recording: Path) -> Iterator[Any]:
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next(filter(None, map(shutil.which, names)), None)
