@@ -55,6 +55,7 @@ def save_bundle(directory: str | Path, bundle: Bundle, half: bool = False) -> No
     if half:
         weights = {name: tensor.half() for name, tensor in weights.items()}
     save_file(weights, directory / f"{WEIGHTS}.partial")
+    (directory / f"{WEIGHTS}.partial").chmod(0o644)  # safetensors lets its owner alone read it
     for name, values in ((CONFIG, asdict(model.config)), (DECODING, asdict(bundle.decoding))):
         text = yaml.safe_dump(_plain(values), sort_keys=False)
         (directory / f"{name}.partial").write_text(text, encoding="utf-8")

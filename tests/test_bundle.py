@@ -37,6 +37,10 @@ def test_a_bundle_gives_the_same_model_back(whole: Bundle, tmp_path: Path) -> No
     assert torch.equal(loaded.model.offline(audio, lengths)[0], whole.model.offline(audio, lengths)[0])
 
 
+def test_others_may_read_all_of_it(whole: Bundle, tmp_path: Path) -> None:
+    assert [path.name for path in tmp_path.iterdir() if not path.stat().st_mode & 0o044] == []
+
+
 def test_a_bundle_without_decoding_settings_has_the_defaults(whole: Bundle, tmp_path: Path) -> None:
     (tmp_path / "decoding.yaml").unlink()
     loaded = load_bundle(tmp_path)
