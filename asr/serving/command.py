@@ -20,6 +20,7 @@ from asr.bundle import load_bundle
 from asr.cli import at_least
 from asr.decoding_options import add_options, recogniser_options
 from asr.errors import UserError
+from asr.models import add_model
 from asr.serving import logs
 from asr.serving.config import BatcherConfig, ServeConfig
 
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     bundle, chunk_ms, hotwords, endpointing, vad = recogniser_options(args, load_bundle(args.model))
     config = ServeConfig(
-        model=args.name or args.model.resolve().name,
+        model=args.name or Path(args.model).resolve().name,
         language=args.language,
         token=token,
         max_message=args.max_message << 10,
@@ -69,7 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="asr serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     count, number, batching, serving = at_least(1, int), at_least(0, float), BatcherConfig(), ServeConfig()
-    parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE", help="of training")
+    add_model(parser)
     parser.add_argument("--name", help="of the model, for its clients (the folder's)")
     parser.add_argument("--language", default=serving.language, metavar="CODE", help="of the model (en)")
     parser.add_argument(

@@ -28,7 +28,7 @@ from websockets.sync.client import connect
 from asr.bundle import Bundle
 from asr.errors import UserError
 from asr.serving import server as server_module
-from asr.serving.command import main
+from asr.serving.command import main, parse
 from asr.serving.config import BatcherConfig, ServeConfig
 from asr.serving.logs import JsonLines
 from asr.serving.metrics import Histogram
@@ -341,3 +341,7 @@ def test_tls_serves_websockets_and_http(babbler: Bundle, certificate: Tls) -> No
         with connect(f"wss://{server.host}/v1/stream", ssl=trusting) as socket:
             socket.send('{"type": "start"}')
             assert json.loads(socket.recv(60))["type"] == "ready"
+
+
+def test_without_a_model_it_is_that_of_the_package() -> None:
+    assert parse([]).model == "en-small"
