@@ -169,6 +169,7 @@ class Encoder(nn.Module):
             Block(config, frames, backend) for frames in config.lookahead
         )
         self.below = config.phone_layer.after if config.phone_layer else 0  # blocks below the phones
+        self.hearing = sum(config.lookahead[: self.below])  # frames by which what they hear is delayed
         self.phones = PhonePosteriors(config.phone_layer, config.width) if config.phone_layer else None
         self.norm = nn.RMSNorm(config.width)
 

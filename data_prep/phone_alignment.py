@@ -20,17 +20,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.bundle import load_bundle
 from asr.cli import run
 from asr.data.datamodule import read_phone_times
 from asr.data.dataset import Utterances
 from asr.data.manifest import load_cuts
 from asr.data.spoken_text import Pronunciations, read_lexicon
-from asr.errors import UserError
 from asr.evaluation.results import write_text
 from asr.phones import PHONES, SILENCE
 from data_prep.common import progress
-from data_prep.phone_bank import posteriors
+from data_prep.phone_bank import load, posteriors
 from data_prep.reference_alignment import TimedWord, ctm
 
 DESCRIPTION = "Align phones with a model's phone layer and write their times as CTM."
@@ -85,14 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--known", type=Path, nargs="*", default=[], metavar="CTM", help="leave these out")
     parser.add_argument("--output", type=Path, required=True, metavar="CTM")
     args = parser.parse_args(argv)
-    model, lexicon = load_bundle(args.model).model, read_lexicon(args.lexicon)
-    layer = model.config.encoder.phone_layer
-    if layer is None:
-        raise UserError(f"{args.model}: has no phone layer; train one with model.encoder.phone_layer")
+    (model, seconds), lexicon = load(args.model), read_lexicon(args.lexicon)
     known = read_phone_times(args.known)
     cuts = [cut for cut in load_cuts(args.cuts) if cut.id not in known and cut.supervisions[0].text]
     utterances = Utterances(cuts, [[]] * len(cuts), model.config.frontend.rate)
-    seconds = model.frame_seconds / layer.slots
     lines, left_out = [], 0
     with progress() as bar:
         for row in bar.track(range(len(cuts)), description="aligning"):

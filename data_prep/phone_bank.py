@@ -35,6 +35,15 @@ DESCRIPTION = "Keep what a model's phone layer says of aligned recordings."
 Segment = tuple[int, int, int, int, int]  # phone, left and right neighbour, first slot, slots
 
 
+def load(bundle: Path) -> tuple[CtcModel, float]:
+    """A model with a phone layer, and the seconds of a slot. UserError where it has none."""
+    model = load_bundle(bundle).model
+    layer = model.config.encoder.phone_layer
+    if layer is None:
+        raise UserError(f"{bundle}: has no phone layer; train one with model.encoder.phone_layer")
+    return model, model.frame_seconds / layer.slots
+
+
 def segments(times: PhoneTimes, slots: int, seconds: float, first: int) -> list[Segment]:
     """PhoneBank's rows of an utterance of so many slots of `seconds`, its first being slot `first`."""
     edges = np.append(times.starts, times.end)
@@ -57,8 +66,7 @@ def posteriors(model: CtcModel, audio: NDArray[np.float32]) -> NDArray[np.uint8]
     state = model.initial_state(1)
     features, _ = model.frontend(samples, state.frontend)
     heard, _, _ = encoder.hear(features, state.encoder)
-    delay = sum(encoder.config.lookahead[: encoder.below])
-    likely = encoder.phones.logits(heard)[0, delay:].softmax(-1)
+    likely = encoder.phones.logits(heard)[0, encoder.hearing :].softmax(-1)
     return (likely.flatten(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
@@ -71,12 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="NPZ")
     parser.add_argument("--limit", type=at_least(1, float), help="hours of audio, spread over the manifests")
     args = parser.parse_args(argv)
-    model = load_bundle(args.model).model
-    layer = model.config.encoder.phone_layer
-    if layer is None:
-        raise UserError(
-            f"{args.model}: its encoder has no phone layer; train one with model.encoder.phone_layer"
-        )
+    model, seconds = load(args.model)
     times = read_phone_times(args.phones)
     cuts = [cut for cut in load_cuts(args.cuts) if cut.id in times and (cut.supervisions[0].text or "")]
     hours = sum(cut.duration for cut in cuts) / 3600
@@ -85,8 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         cuts = [cut for cut in cuts if rng.random() < args.limit / hours]
     share = 0.3 if args.noises else 0.0
     noise = Augmentation((1.0,), (-12.0, 6.0), tuple(args.noises), share, cutoff_share=0.5)
-    rate, seconds = model.config.frontend.rate, model.frame_seconds / layer.slots
-    utterances = Utterances(cuts, [[]] * len(cuts), rate, noise)
+    utterances = Utterances(cuts, [[]] * len(cuts), model.config.frontend.rate, noise)
     kept: list[NDArray[np.uint8]] = []
     rows: list[Segment] = []
     count = 0

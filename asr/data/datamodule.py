@@ -44,7 +44,7 @@ class AsrData(LightningDataModule):
             padding of 10.
         workers: processes that load and augment audio; 0 loads in the training process.
         seed: of the order of batches and of the augmentation.
-        augmentation: speed, gain, rooms and noise.
+        augmentation: speed, gain, rooms, noise and bandwidth.
         phones: CTM files that say when the phones of the utterances were said, for a model with a phone
             layer (data_prep.reference_alignment --phones); utterances without are trained on all the same.
         text: sentences for the blocks above the phone layer.

@@ -63,7 +63,10 @@ class TrainCli(LightningCLI):
             "--checkpoint.every", type=int, default=500, help="save last.ckpt every so many steps"
         )
         parser.add_argument(
-            "--checkpoint.best", type=int, default=5, help="how many of lowest dev WER to keep"
+            "--checkpoint.best",
+            type=int,
+            default=5,
+            help="how many of the lowest error on the dev set to keep",
         )
         parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights a step")
         parser.link_arguments("seed_everything", "data.seed")

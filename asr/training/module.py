@@ -139,8 +139,7 @@ class CtcTraining(LightningModule):
         above, phones, log_probs = start.blocks[encoder.below :], None, None
         if encoder.phones is not None:
             logits = encoder.phones.logits(heard)
-            delay = sum(encoder.config.lookahead[: encoder.below])
-            phones = logits[:, delay:].float().log_softmax(-1)
+            phones = logits[:, encoder.hearing :].float().log_softmax(-1)
             heard = encoder.phones.embed(logits.softmax(-1))
         if self.objective.ctc:
             encoded, above = encoder.spell(heard, above)
@@ -155,7 +154,7 @@ class CtcTraining(LightningModule):
         """Text, in training: no audio, so the blocks below the phone layer rest."""
         encoder = self.model.encoder
         assert encoder.phones is not None
-        delay = sum(encoder.config.lookahead[encoder.below :])
+        delay = encoder.lookahead - encoder.hearing
         quiet = torch.zeros_like(batch.posteriors[:, :1])
         quiet[..., SILENCE] = 1.0
         posteriors = torch.cat([batch.posteriors, quiet.expand(-1, delay, -1, -1)], 1)
@@ -307,11 +306,16 @@ class CtcTraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["identity"] = _identity(self.model, self.tokenizer)
         checkpoint["ended"] = leaves(self._ended) if self._ended else []
+        checkpoint["spelt_end"] = leaves(self._spelt_end) if self._spelt_end else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         _check_same("the checkpoint", checkpoint.get("identity", {}), _identity(self.model, self.tokenizer))
+        state = self.model.initial_state(1).encoder
         if checkpoint.get("ended"):
-            self._ended = with_leaves(self.model.initial_state(1).encoder, checkpoint["ended"])
+            self._ended = with_leaves(state, checkpoint["ended"])
+        if checkpoint.get("spelt_end"):
+            above = state.blocks[self.model.encoder.below :]
+            self._spelt_end = with_leaves(above, checkpoint["spelt_end"])
 
 
 def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:

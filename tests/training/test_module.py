@@ -210,3 +210,14 @@ def test_without_words_to_learn_nothing_above_the_phones_runs(hearing: CtcTraini
 def test_an_objective_of_phones_needs_a_phone_layer(corpus: Path) -> None:
     with pytest.raises(UserError, match="phone_layer"):
         CtcTraining(corpus / "tokenizer.model", ENCODER, objective=Objective(phones=1.0))
+
+
+def test_a_checkpoint_keeps_where_text_ended_too(hearing: CtcTraining, corpus: Path) -> None:
+    hearing.outputs(spoken(), training=True)
+    checkpoint: dict = {}
+    hearing.on_save_checkpoint(checkpoint)
+    other = CtcTraining(corpus / "tokenizer.model", PHONES)
+    other.on_load_checkpoint(checkpoint)
+    assert hearing._spelt_end is not None and other._spelt_end is not None
+    for block, same in zip(hearing._spelt_end, other._spelt_end, strict=True):
+        assert torch.equal(block.hidden, same.hidden) and torch.equal(block.lookahead, same.lookahead)
