@@ -1,7 +1,8 @@
 """A model on disk: a directory that holds all that transcribing needs. Nothing in it is unpickled.
 
-config.yaml, model.safetensors and tokenizer.model make the model; decoding.yaml holds the settings that
-were calibrated for it, and lm.bin a language model; without these two the defaults hold, and none.
+config.yaml, model.safetensors and tokenizer.model make the model; where its tokens are phones, lexicon.txt is
+there instead of tokenizer.model. decoding.yaml holds the settings that were calibrated for it, and lm.bin a
+language model; without these two the defaults hold, and none.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from asr import ops
 from asr.decoding.config import DecodingConfig
-from asr.encoder import EncoderConfig, PhoneLayer
+from asr.encoder import EncoderConfig
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig
+from asr.lexicon import PhoneTokenizer, load_tokenizer
 from asr.model import CtcModel, ModelConfig
 from asr.models import find_model, shipped
 from asr.text import Tokenizer
@@ -27,7 +29,8 @@ from asr.text import Tokenizer
 if TYPE_CHECKING:
     from asr.decoding.language_model import LanguageModel
 
-CONFIG, WEIGHTS, TOKENIZER = "config.yaml", "model.safetensors", "tokenizer.model"
+CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+TOKENIZER, LEXICON = "tokenizer.model", "lexicon.txt"  # one of them
 DECODING, LANGUAGE_MODEL = "decoding.yaml", "lm.bin"
 
 Config = TypeVar("Config")
@@ -38,7 +41,7 @@ class Bundle:
     """A model and how to decode it."""
 
     model: CtcModel
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | PhoneTokenizer
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     language_model: LanguageModel | None = None
 
@@ -59,8 +62,10 @@ def save_bundle(directory: str | Path, bundle: Bundle, half: bool = False) -> No
     for name, values in ((CONFIG, asdict(model.config)), (DECODING, asdict(bundle.decoding))):
         text = yaml.safe_dump(_plain(values), sort_keys=False)
         (directory / f"{name}.partial").write_text(text, encoding="utf-8")
-    bundle.tokenizer.save(directory / f"{TOKENIZER}.partial")
-    names = [WEIGHTS, CONFIG, DECODING, TOKENIZER]
+    tokens, others = (TOKENIZER, LEXICON) if bundle.tokenizer.lexicon is None else (LEXICON, TOKENIZER)
+    bundle.tokenizer.save(directory / f"{tokens}.partial")
+    (directory / others).unlink(missing_ok=True)
+    names = [WEIGHTS, CONFIG, DECODING, tokens]
     if bundle.language_model is None:
         (directory / LANGUAGE_MODEL).unlink(missing_ok=True)
     elif bundle.language_model.path.resolve() != (directory / LANGUAGE_MODEL).resolve():
@@ -73,7 +78,8 @@ def save_bundle(directory: str | Path, bundle: Bundle, half: bool = False) -> No
 def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
     """The model, in evaluation mode on the CPU, and what goes with it; UserError names a wrong file."""
     directory = find_model(directory)
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
+    tokens = LEXICON if (directory / LEXICON).is_file() else TOKENIZER
+    for name in (CONFIG, WEIGHTS, tokens):
         if not (directory / name).is_file():
             raise UserError(
                 f"{directory}: not a model bundle, {name} is missing; give the directory that training wrote,"
@@ -81,10 +87,10 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
             )
     config = _load_config(directory / CONFIG)
     decoding = _load_decoding(directory / DECODING)
-    tokenizer = Tokenizer.load(directory / TOKENIZER)
+    tokenizer = load_tokenizer(directory / tokens)
     if tokenizer.vocabulary != config.vocabulary:
         raise UserError(
-            f"{directory}: the model has {config.vocabulary} tokens, {TOKENIZER} has {tokenizer.vocabulary};"
+            f"{directory}: the model has {config.vocabulary} tokens, {tokens} has {tokenizer.vocabulary};"
             " put back the tokenizer that it was trained with"
         )
     model = CtcModel(config, backend)
@@ -102,10 +108,7 @@ def _load_config(path: Path) -> ModelConfig:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         frontend = _dataclass(FrontEndConfig, tree.pop("frontend"))
-        encoder = tree.pop("encoder")
-        if encoder.get("phone_layer"):
-            encoder["phone_layer"] = _dataclass(PhoneLayer, encoder["phone_layer"])
-        encoder = _dataclass(EncoderConfig, encoder)
+        encoder = _dataclass(EncoderConfig, tree.pop("encoder"))
         return _dataclass(ModelConfig, {**tree, "frontend": frontend, "encoder": encoder})
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]

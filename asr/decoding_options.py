@@ -82,9 +82,10 @@ def recogniser_options(args: argparse.Namespace, bundle: Bundle) -> RecogniserOp
     if args.lm is not None:
         language_model = None if args.lm == "none" else _language_model(args.lm, bundle)
     hotwords = tuple(Hotword(normalise(phrase)) for phrase in args.hotword)
-    check_hotwords(hotwords, bundle.tokenizer.pieces)
+    pieces, lexicon = bundle.tokenizer.pieces, bundle.tokenizer.lexicon
+    check_hotwords(hotwords, pieces, lexicon)
     if args.hotwords:
-        hotwords += read_hotwords(args.hotwords, bundle.tokenizer.pieces)
+        hotwords += read_hotwords(args.hotwords, pieces, lexicon)
     rules = [args.endpoint_silence, args.endpoint_no_speech, args.endpoint_max_length]
     endpointing = EndpointConfig(*(seconds or None for seconds in rules)) if any(rules) else None
     vad = VadConfig() if args.vad == "on" else None
@@ -96,5 +97,6 @@ def _language_model(path: str, bundle: Bundle) -> LanguageModel:
     from asr.decoding.language_model import LanguageModel  # needs the compiled library
 
     model = LanguageModel.open(path)
-    model.check_alphabet(bundle.tokenizer.pieces)
+    if bundle.tokenizer.lexicon is None:
+        model.check_alphabet(bundle.tokenizer.pieces)
     return model

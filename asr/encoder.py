@@ -19,26 +19,10 @@ from asr.mgu import MGU
 
 
 @dataclass(frozen=True)
-class PhoneLayer:
-    """Posteriors of phones as the only way up: the blocks below hear, those above spell.
-
-    So the blocks above can be trained on text, with the phones of which it is pronounced, and those below on
-    a few hours of aligned speech, each for itself.
-
-    after: blocks below. slots: labels a frame, evenly over its duration; phones can be shorter than frames.
-    """
-
-    after: int = 3
-    phones: int = 40
-    slots: int = 2
-
-
-@dataclass(frozen=True)
 class EncoderConfig:
     """channels: one causal stride-2 convolution each, so 2 entries are 4x subsampling and 3 are 8x.
     width: of the residual stream. hidden: of each MGU; where it differs from width, a projection follows.
     lookahead: frames that each block sees ahead; its length is the number of blocks.
-    phone_layer: null has none.
     """
 
     channels: tuple[int, ...] = (192, 256)
@@ -49,7 +33,6 @@ class EncoderConfig:
     lookahead: tuple[int, ...] = (0, 0, 2, 2, 2)
     reset_gate: bool = True
     dropout: float = 0.1
-    phone_layer: PhoneLayer | None = None
 
 
 class BlockState(NamedTuple):
@@ -128,28 +111,8 @@ class Block(nn.Module):
         return frames + self.dropout(self.projection(outputs)), BlockState(waiting, hidden)
 
 
-class PhonePosteriors(nn.Module):
-    """Frames (B, T, C) -> logits of phones (B, T, slots, P); and posteriors of them -> frames (B, T, C)."""
-
-    def __init__(self, config: PhoneLayer, width: int) -> None:
-        super().__init__()
-        self.slots, self.phones = config.slots, config.phones
-        self.norm = nn.RMSNorm(width)
-        self.head = nn.Linear(width, self.slots * self.phones)
-        self.embedding = nn.Linear(self.slots * self.phones, width)
-
-    def logits(self, frames: Tensor) -> Tensor:
-        return self.head(self.norm(frames)).unflatten(-1, (self.slots, self.phones))
-
-    def embed(self, posteriors: Tensor) -> Tensor:
-        return self.embedding(posteriors.flatten(-2))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.embed(self.logits(frames).softmax(-1))
-
-
 class Encoder(nn.Module):
-    """Features (B, T, M) -> (B, T / subsampling, width), delayed by `lookahead` output frames."""
+    """Features (B, T, M) -> (B, T / subsampling, width), delayed by `lookahead` frames of these."""
 
     convolutions: Sequence[GatedConvolution]
     blocks: Sequence[Block]
@@ -168,9 +131,6 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
             Block(config, frames, backend) for frames in config.lookahead
         )
-        self.below = config.phone_layer.after if config.phone_layer else 0  # blocks below the phones
-        self.hearing = sum(config.lookahead[: self.below])  # frames by which what they hear is delayed
-        self.phones = PhonePosteriors(config.phone_layer, config.width) if config.phone_layer else None
         self.norm = nn.RMSNorm(config.width)
 
     def initial_state(self, batch_size: int) -> EncoderState:
@@ -181,34 +141,12 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """T must be a multiple of `subsampling`."""
-        frames, convolutions, below = self.hear(features, state)
-        if self.phones is not None:
-            frames = self.phones(frames)
-        frames, above = self.spell(frames, state.blocks[self.below :])
-        return frames, EncoderState(convolutions, (*below, *above))
-
-    def hear(
-        self, features: Tensor, state: EncoderState
-    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[BlockState, ...]]:
-        """Features through the convolutions and the blocks below the phones: (B, T, width) and states."""
-        convolutions = []
+        convolutions, blocks = [], []
         for layer, tail in zip(self.convolutions, state.convolutions, strict=True):
             features, tail = layer(features, tail)
             convolutions.append(tail)
-        frames, blocks = _through(self.blocks[: self.below], self.input(features), state.blocks[: self.below])
-        return frames, tuple(convolutions), blocks
-
-    def spell(self, frames: Tensor, blocks: Sequence[BlockState]) -> tuple[Tensor, tuple[BlockState, ...]]:
-        """Frames (B, T, width) through the blocks above the phones, and the norm."""
-        frames, ended = _through(self.blocks[self.below :], frames, blocks)
-        return self.norm(frames), ended
-
-
-def _through(
-    blocks: Sequence[Block], frames: Tensor, states: Sequence[BlockState]
-) -> tuple[Tensor, tuple[BlockState, ...]]:
-    ended = []
-    for block, state in zip(blocks, states, strict=True):
-        frames, state = block(frames, state)
-        ended.append(state)
-    return frames, tuple(ended)
+        frames = self.input(features)
+        for block, carried in zip(self.blocks, state.blocks, strict=True):
+            frames, carried = block(frames, carried)
+            blocks.append(carried)
+        return self.norm(frames), EncoderState(tuple(convolutions), tuple(blocks))

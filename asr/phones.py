@@ -1,4 +1,7 @@
-"""The phones of CMUdict without stress, and silence: what a phone layer tells apart."""
+"""The phones of CMUdict without stress, and silence; each has a name and, for spelling with it, one letter.
+
+The letters are those of the one-letter ARPABET of the ARPA Speech Understanding Project (1971-1976).
+"""
 
 from __future__ import annotations
 
@@ -9,3 +12,7 @@ PHONES = (_SILENCE, *sorted(f"{_VOWELS} {_CONSONANTS}".split()))
 SILENCE = 0
 INDEX = {phone: index for index, phone in enumerate(PHONES)}
 UNKNOWN = -1  # of a stretch of audio, as a target: not trained on
+
+# Of AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH
+LETTERS = dict(zip(PHONES[1:], "a@AcWYbCdDERefghIiJklmnGoOprsStTUuvwyzZ", strict=True))
+NAMES = {letter: phone for phone, letter in LETTERS.items()}

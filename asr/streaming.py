@@ -2,7 +2,7 @@
 
 One `StreamingRecognizer` is one stream: the samples that wait, the states of model and VAD, and a
 `WordStream`: decoder, endpoints and times, without a model. `advance` computes many streams as one batch: it
-cuts the audio into chunks of whole frames, runs the forward path that training runs, asks the VAD where there
+cuts the audio into chunks of whole steps, runs the forward path that training runs, asks the VAD where there
 is speech, and hands the log-probabilities on; a recogniser by itself is the batch of one. Whatever pieces the
 samples come in, and whatever else is in the batch, words, times and endpoints are the same.
 
@@ -166,7 +166,7 @@ def _decode(decoders: Sequence[Decoder], pieces: Sequence[NDArray[np.float32]]) 
 class StreamingRecognizer:
     """Memory is constant but for the transcript itself.
 
-    chunk_ms: how much audio must have come before it is computed, rounded up to whole frames. All of it that
+    chunk_ms: how much audio must have come before it is computed, rounded up to whole steps. All of it that
     is there is computed at once, so `accept(all); finish()` transcribes a recording. It changes cost and
     delay, not the words.
     endpointing: None is one segment to the end. vad: None lets the model say words wherever it hears any.
@@ -186,8 +186,9 @@ class StreamingRecognizer:
     ) -> None:
         self.bundle, self.model = bundle, bundle.model
         self.endpointing, self.vad = endpointing, vad
-        frames = math.ceil(chunk_ms / 1000 / self.model.frame_seconds)
-        self.chunk = max(1, frames) * self.model.frame_samples  # samples
+        step = self.model.step_samples
+        steps = math.ceil(chunk_ms * self.model.config.frontend.rate / 1000 / step)
+        self.chunk = max(1, steps) * step  # samples
         self._decoder = new_decoder(bundle, hotwords)
         self.reset()
 
@@ -201,7 +202,8 @@ class StreamingRecognizer:
             self._decoder, self.bundle.decoding, model.frame_seconds, model.lookahead, self.endpointing
         )
         self._waiting = np.zeros(0, np.float32)  # samples short of a chunk
-        self._delayed = model.lookahead  # outputs still to be dropped
+        self._frame = -model.lookahead  # that the next output belongs to; before 0 they are to be dropped
+        self._frames: int | None = None  # of the stream, once it has ended: its last step can have more
         self.computed = 0  # samples, of the padding at the end too
         self._ended = self.finished = False  # no more samples come; all words are committed
 
@@ -238,6 +240,7 @@ class StreamingRecognizer:
         if not self._ended:
             samples = self.computed + len(self._waiting)
             self._words.length = samples / self.model.config.frontend.rate  # what follows is padding
+            self._frames = self.model.frames(samples)
             self._waiting = self.model.pad_for_lookahead(torch.from_numpy(self._waiting)[None])[0].numpy()
             self._ended = True
 
@@ -256,6 +259,11 @@ class StreamingRecognizer:
         """What has been said so far, and what of it is new since the last call."""
         return self._words.transcript()
 
+    def _inside(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of the next outputs (T, V), those that belong to frames of the audio."""
+        first, self._frame = self._frame, self._frame + len(outputs)
+        return outputs[max(0, -first) : None if self._frames is None else self._frames - first]
+
     def _take(self, samples: int) -> NDArray[np.float32]:
         taken = self._waiting[:samples]
         self._waiting = self._waiting[samples:].copy()  # a slice would keep the whole alive
@@ -264,7 +272,7 @@ class StreamingRecognizer:
 
 
 def advance(streams: Sequence[StreamingRecognizer], most: int | None = None) -> None:
-    """Compute what is ready of the streams of one bundle, at most `most` samples (whole frames) of each.
+    """Compute what is ready of the streams of one bundle, at most `most` samples (whole steps) of each.
 
     Streams of which equally much is computed are one batch. A batch changes the cost, not the words.
     """
@@ -293,11 +301,10 @@ def _step(streams: Sequence[StreamingRecognizer], samples: int) -> None:
     audio = torch.from_numpy(np.stack([stream._take(samples) for stream in streams]))  # (B, S)
     model, packed = streams[0].model, torch.cat([stream._state for stream in streams])
     outputs, states = model(audio, unpack(packed, model.initial_state(1)))
-    log_probs = []  # (T, V) each: a stream that has just begun still drops some
+    log_probs = []  # (T, V) each: a stream that has just begun, or has ended, drops some
     for stream, state, frames in zip(streams, rows(pack(states)), outputs.numpy(), strict=True):
         stream._state = state
-        log_probs.append(frames[stream._delayed :])
-        stream._delayed = max(0, stream._delayed - len(frames))
+        log_probs.append(stream._inside(frames))
     silence: list[NDArray[np.int64] | None] = [None] * len(streams)
     gated = [index for index, stream in enumerate(streams) if stream._vad]
     vads = [vad for stream in streams if (vad := stream._vad)]
@@ -310,9 +317,9 @@ def _step(streams: Sequence[StreamingRecognizer], samples: int) -> None:
 
 def new_decoder(bundle: Bundle, hotwords: Sequence[Hotword] = ()) -> Decoder:
     """The best path where the beam is 1, which gives a language model nothing to choose from."""
-    pieces, config = bundle.tokenizer.pieces, bundle.decoding
+    pieces, lexicon, config = bundle.tokenizer.pieces, bundle.tokenizer.lexicon, bundle.decoding
     if config.beam > 1:
-        return BeamDecoder(pieces, config, bundle.language_model, hotwords)
+        return BeamDecoder(pieces, config, bundle.language_model, hotwords, lexicon)
     if hotwords:
         raise UserError(NO_BEAM)
-    return GreedyDecoder(pieces)
+    return GreedyDecoder(pieces, lexicon)

@@ -34,6 +34,7 @@ class Tokenizer:
     """SentencePiece with the blank of CTC as its padding piece, so that both agree on every id."""
 
     blank = BLANK
+    lexicon = None  # `asr.lexicon.PhoneTokenizer` has one
 
     def __init__(self, model: bytes) -> None:
         self.model = model  # the serialised SentencePiece model

@@ -90,9 +90,8 @@ class Bench:
     def step(self, batch: Batch) -> None:
         self.module.on_train_batch_start(batch, self.updates)
         with self.autocast():
-            outputs = self.module.outputs(batch, training=True)
-        assert outputs.log_probs is not None
-        (self.module.loss(outputs.log_probs, outputs.frames, batch) / batch.token_lengths.sum()).backward()
+            log_probs, frames = self.module.outputs(batch, training=True)
+        self.module.loss(log_probs, frames, batch).backward()
         self.update()
 
     def update(self) -> None:
@@ -130,9 +129,9 @@ class Bench:
         with clock("optimiser, clipping, averaging"):
             self.update()
 
-    def head_and_loss(self, frames: Tensor, batch: Batch) -> Tensor:
+    def head_and_loss(self, encoded: Tensor, batch: Batch) -> Tensor:
         model = self.module.model
-        log_probs = model.head(model.drop_lookahead(frames)).float().log_softmax(-1)
+        log_probs = model.drop_lookahead(model.logits(encoded)).float().log_softmax(-1)
         return self.module.loss(log_probs, model.frames(batch.lengths), batch)
 
     def both_ways(self, clock: Clock, name: str, layer: Callable[..., Tensor], inputs: Tensor) -> Tensor:

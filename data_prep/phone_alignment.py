@@ -1,13 +1,14 @@
-"""When each phone of a transcript was said, by a model's own phone layer: for what an aligner left out.
+"""When each phone of a transcript was said, by a model of phones: for what an aligner left out.
 
     python -m data_prep.phone_alignment --model exp/phones/bundle --cuts data/train.jsonl.gz \\
-        --lexicon exp/lexicon.txt --known exp/phones.ctm --output exp/more-phones.ctm
+        --known exp/phones.ctm --output exp/more-phones.ctm
 
 PocketSphinx finds no path through the phones of one utterance in four (`data_prep.reference_alignment`). A
-phone layer that was trained on the others does. Of a word's pronunciations the first is taken; silence may
-stand at the ends and between words. Utterances with a word that the lexicon lacks are left out.
+model that was trained on the others (`asr train --model.objective.frames 1`) does. Of a word's pronunciations
+the first in the model's lexicon is taken; silence may stand at the ends and between words. Utterances with a
+word that the lexicon lacks are left out.
 
-K slots of the phone layer, P phones, N phones of an utterance.
+T frames, V tokens.
 """
 
 from __future__ import annotations
@@ -18,72 +19,67 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from asr.align.emissions import emissions
+from asr.align.forced import align_tokens
+from asr.bundle import load_bundle
 from asr.cli import run
-from asr.data.datamodule import read_phone_times
 from asr.data.dataset import Utterances
 from asr.data.manifest import load_cuts
-from asr.data.spoken_text import Pronunciations, read_lexicon
+from asr.data.phones import phone_log_probs, read_phone_times
+from asr.errors import UserError
 from asr.evaluation.results import write_text
-from asr.phones import PHONES, SILENCE
+from asr.lexicon import PhoneTokenizer
+from asr.phones import INDEX, NAMES, PHONES, SILENCE
 from data_prep.common import progress
-from data_prep.phone_bank import load, posteriors
 from data_prep.reference_alignment import TimedWord, ctm
 
-DESCRIPTION = "Align phones with a model's phone layer and write their times as CTM."
+DESCRIPTION = "Align phones with a model of phones and write their times as CTM."
 
 
-def expected(text: str, lexicon: dict[str, Pronunciations]) -> list[int]:
-    """Phones of a text, silence before, between and after its words. KeyError for an unknown word."""
-    phones = [SILENCE]
-    for word in text.split():
-        phones += [*lexicon[word][0], SILENCE]
-    return phones
+def pronounce(text: str, tokenizer: PhoneTokenizer) -> list[list[int]]:
+    """The phones of each word. KeyError for a word that the lexicon lacks."""
+    return [[INDEX[NAMES[letter]] for letter in tokenizer.lexicon.ways[word][0]] for word in text.split()]
 
 
-def viterbi(log_probs: NDArray[np.float32], phones: Sequence[int]) -> list[tuple[int, int, int]] | None:
-    """The best path of log_probs (K, P) through `phones` (N,), each a slot at least, silence optional.
+def align_phones(
+    log_probs: NDArray[np.float32], words: Sequence[Sequence[int]], seconds: float
+) -> list[TimedWord]:
+    """log_probs (T, V) in frames of `seconds`, words of phones -> the phones, and silence around the words.
 
-    Returns phone, first slot, and the slot after the last; None if there are fewer slots than phones.
+    Inside a word a phone lasts until the next begins. UserError where there are fewer frames than phones.
     """
-    names = np.array(phones)
-    scores = log_probs[:, names]  # (K, N)
-    count, size = scores.shape
-    optional = names == SILENCE
-    best = np.full(size, -np.inf)
-    best[: 2 if optional[0] else 1] = scores[0, : 2 if optional[0] else 1]
-    steps = np.zeros((count, size), np.int8)  # how many phones back the path comes from
-    skippable = np.append(False, optional[:-1])
-    for slot in range(1, count):
-        ways = np.full((3, size), -np.inf)
-        ways[0] = best
-        ways[1, 1:] = best[:-1]
-        ways[2, 2:] = np.where(skippable[2:], best[:-2], -np.inf)
-        steps[slot] = ways.argmax(0)
-        best = ways.max(0) + scores[slot]
-    last = size - 1
-    if optional[last] and best[last - 1] > best[last]:
-        last -= 1
-    if not np.isfinite(best[last]):
-        return None
-    path = [last]
-    for slot in range(count - 1, 0, -1):
-        path.append(path[-1] - int(steps[slot, path[-1]]))
-    path.reverse()
-    edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), count]
-    return [(int(names[path[a]]), a, b) for a, b in pairwise(edges)]
+    # where a word begins is known, so it does not matter which of a phone's tokens the model prefers
+    heard = phone_log_probs(torch.from_numpy(log_probs)).numpy()
+    spans = align_tokens(heard, [phone for word in words for phone in word])
+    last = {end - 1 for end in np.cumsum([len(word) for word in words]).tolist()}
+    starts = [span.start for span in spans]
+    ends = [
+        span.end if index in last else after
+        for index, (span, after) in enumerate(zip(spans, [*starts[1:], 0], strict=True))
+    ]
+    edges = [0, *(edge for pair in zip(starts, ends, strict=True) for edge in pair), len(log_probs)]
+    labels = [SILENCE, *(label for span in spans for label in (span.token, SILENCE))]
+    return [
+        TimedWord(PHONES[label], start * seconds, end * seconds)
+        for label, (start, end) in zip(labels, pairwise(edges), strict=True)
+        if end > start
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="data_prep.phone_alignment", description=DESCRIPTION)
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--cuts", type=Path, nargs="+", required=True, metavar="MANIFEST")
-    parser.add_argument("--lexicon", type=Path, required=True)
     parser.add_argument("--known", type=Path, nargs="*", default=[], metavar="CTM", help="leave these out")
     parser.add_argument("--output", type=Path, required=True, metavar="CTM")
     args = parser.parse_args(argv)
-    (model, seconds), lexicon = load(args.model), read_lexicon(args.lexicon)
+    bundle = load_bundle(args.model)
+    model, tokenizer = bundle.model, bundle.tokenizer
+    if not isinstance(tokenizer, PhoneTokenizer):
+        raise UserError(f"{args.model}: its tokens are no phones; train a model with a lexicon as tokenizer")
     known = read_phone_times(args.known)
     cuts = [cut for cut in load_cuts(args.cuts) if cut.id not in known and cut.supervisions[0].text]
     utterances = Utterances(cuts, [[]] * len(cuts), model.config.frontend.rate)
@@ -91,19 +87,17 @@ def main(argv: list[str] | None = None) -> int:
     with progress() as bar:
         for row in bar.track(range(len(cuts)), description="aligning"):
             try:
-                phones = expected(cuts[row].supervisions[0].text or "", lexicon)
+                words = pronounce(cuts[row].supervisions[0].text or "", tokenizer)
             except KeyError:
                 left_out += 1
                 continue
-            audio = utterances.audio(row)
-            slots = -(-len(audio) // round(seconds * model.config.frontend.rate))
-            heard = posteriors(model, audio)[:slots]
-            path = viterbi(np.log((heard + 0.5) / 255).astype(np.float32), phones)
-            if path is None:
+            log_probs = emissions(model, [utterances.audio(row)])
+            try:
+                phones = align_phones(log_probs, words, model.frame_seconds)
+            except UserError:
                 left_out += 1
                 continue
-            timed = [TimedWord(PHONES[phone], a * seconds, b * seconds) for phone, a, b in path]
-            lines.append(ctm(cuts[row].id, timed))
+            lines.append(ctm(cuts[row].id, phones))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, "".join(lines))
     print(f"{args.output}: {len(lines)} utterances, {left_out} left out")

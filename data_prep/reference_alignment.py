@@ -9,8 +9,8 @@ it and the US English model that its wheel carries are under BSD 2-clause licenc
 University, Alpha Cephei). Words that its dictionary lacks are pronounced by espeak-ng. Utterances that cannot
 be aligned are named on stderr and left out. The output is CTM: `utt_id 1 start duration word`, in seconds.
 
-`--phones` writes the phones inside the words too, which `asr train` takes as targets of a phone layer. It
-takes a second pass, over the phones of the first one's words, which finds no path in one utterance of four.
+`--phones` writes the phones inside the words too, which `asr train` takes as labels of frames. It takes a
+second pass, over the phones of the first one's words, which finds no path in one utterance of four.
 """
 
 from __future__ import annotations

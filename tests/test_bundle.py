@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def test_a_bundle_gives_the_same_model_back(whole: Bundle, tmp_path: Path) -> No
     assert loaded.decoding == whole.decoding
     audio, lengths = torch.randn(1, 8000), torch.tensor([8000])
     assert torch.equal(loaded.model.offline(audio, lengths)[0], whole.model.offline(audio, lengths)[0])
+
+
+def test_a_config_that_does_not_say_how_many_outputs_has_one(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "config.yaml"
+    assert "outputs: 1\n" in config.read_text()
+    config.write_text(config.read_text().replace("outputs: 1\n", ""))
+    assert load_bundle(tmp_path).model.config.outputs == 1
 
 
 def test_others_may_read_all_of_it(whole: Bundle, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ def emissions(model: CtcModel, pieces: Iterable[NDArray[np.float32]]) -> NDArray
     """Pieces (S,) of one recording, at the model's rate -> log-probabilities (T, V), aligned with it."""
     state = model.initial_state(1)
     waiting = np.zeros(0, np.float32)
-    outputs = []
+    outputs, samples = [], 0
     for piece in pieces:
+        samples += len(piece)
         waiting = np.concatenate([waiting, piece])
-        ready = len(waiting) // model.frame_samples * model.frame_samples
+        ready = len(waiting) // model.step_samples * model.step_samples
         if ready:
             log_probs, state = model(torch.from_numpy(waiting[:ready])[None], state)
             outputs.append(log_probs[0].numpy())
@@ -33,4 +34,4 @@ def emissions(model: CtcModel, pieces: Iterable[NDArray[np.float32]]) -> NDArray
         outputs.append(model(rest, state)[0][0].numpy())
     if not outputs:
         return np.zeros((0, model.config.vocabulary), np.float32)
-    return np.concatenate(outputs)[model.lookahead :]
+    return np.concatenate(outputs)[model.lookahead :][: model.frames(samples)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torchaudio.functional import TokenSpan, forced_align, merge_tokens
 
 from asr.errors import UserError
+from asr.lexicon import PhoneTokenizer
 from asr.text import BLANK, UNKNOWN, Tokenizer, normalise
 from asr.transcript import Word
 
@@ -37,19 +38,20 @@ class Timing(NamedTuple):
     end_offset: float = 0.0
 
 
-def spell(text: str, tokenizer: Tokenizer) -> list[Spelling]:
+def spell(text: str, tokenizer: Tokenizer | PhoneTokenizer) -> list[Spelling]:
     """The words of a text as they stand there, each with the tokens of its normalised form.
 
     What normalises to nothing (a dash by itself) is left out. UserError names the words for which the
-    tokenizer has no letters.
+    tokenizer has no letters, or its lexicon no pronunciation.
     """
     normalised = [(word, normalise(word)) for word in text.split()]
     spelled = [Spelling(word, tuple(tokenizer.encode(form))) for word, form in normalised if form]
     unknown = list(dict.fromkeys(word.text for word in spelled if UNKNOWN in word.tokens))
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        what = "letters for" if tokenizer.lexicon is None else "pronunciation of"
         raise UserError(
-            f"the model has no letters for {', '.join(unknown[:5])}{more}: write numbers and signs as words"
+            f"the model has no {what} {', '.join(unknown[:5])}{more}: write numbers and signs as words"
         )
     return spelled
 

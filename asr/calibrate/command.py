@@ -136,7 +136,8 @@ def _bundle(args: argparse.Namespace) -> Bundle:
         from asr.decoding.language_model import LanguageModel
 
         language_model = LanguageModel.open(args.lm)
-        language_model.check_alphabet(bundle.tokenizer.pieces)
+        if bundle.tokenizer.lexicon is None:
+            language_model.check_alphabet(bundle.tokenizer.pieces)
         bundle = replace(bundle, language_model=language_model)
     return bundle
 

@@ -6,7 +6,7 @@ T frames, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from lhotse.cut import Cut
@@ -17,14 +17,12 @@ from asr.align.emissions import emissions
 from asr.align.forced import Timing, align, spell
 from asr.bundle import Bundle
 from asr.data.manifest import load_audio
-from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import DecodingConfig
-from asr.decoding.greedy import GreedyDecoder
 from asr.errors import UserError
 from asr.evaluation.bootstrap import Groups, groups
 from asr.evaluation.latency import matched, normalised
 from asr.evaluation.wer import Score, Utterance, score
-from asr.streaming import WordStream
+from asr.streaming import WordStream, new_decoder
 from asr.text import normalise
 from asr.transcript import Word
 
@@ -103,11 +101,7 @@ TimeError = tuple[float, float]  # seconds: recognised - said, of start and end
 def decode(examples: Iterable[Example], bundle: Bundle, decoding: DecodingConfig) -> Decoding:
     """All examples with one configuration, as a stream would be: endpoints and VAD aside."""
     examples = tuple(examples)
-    pieces, model = bundle.tokenizer.pieces, bundle.model
-    if decoding.beam > 1:
-        decoder: BeamDecoder | GreedyDecoder = BeamDecoder(pieces, decoding, bundle.language_model)
-    else:
-        decoder = GreedyDecoder(pieces)
+    model, decoder = bundle.model, new_decoder(replace(bundle, decoding=decoding))
     found = []
     for each in examples:
         decoder.reset()

@@ -12,22 +12,19 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lhotse.cut import Cut
 from lhotse.dataset.sampling import DynamicBucketingSampler
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch.utils.data import Dataset
 
-from asr.align.ctm import read_ctm
 from asr.data.augment import NO_AUGMENTATION, Augmentation
-from asr.data.dataset import Batch, EpochLoader, PhoneTimes, Utterances
+from asr.data.dataset import EpochLoader, Utterances
 from asr.data.manifest import load_cuts
-from asr.data.spoken_text import SpokenSentences, SpokenText, TextBatch
+from asr.data.phones import read_phone_times
 from asr.errors import UserError
-from asr.phones import INDEX, PHONES
-from asr.text import Tokenizer
+from asr.lexicon import PhoneTokenizer
+from asr.text import UNKNOWN, Tokenizer
 
 say = rank_zero_only(print)
 NAMED = 5  # utterances named in a message; the rest is counted
@@ -45,9 +42,8 @@ class AsrData(LightningDataModule):
         workers: processes that load and augment audio; 0 loads in the training process.
         seed: of the order of batches and of the augmentation.
         augmentation: speed, gain, rooms, noise and bandwidth.
-        phones: CTM files that say when the phones of the utterances were said, for a model with a phone
-            layer (data_prep.reference_alignment --phones); utterances without are trained on all the same.
-        text: sentences for the blocks above the phone layer.
+        phones: CTM files that say when the phones of the utterances were said, for model.objective.frames
+            (data_prep.reference_alignment --phones); utterances without are trained on all the same.
     """
 
     def __init__(
@@ -60,36 +56,22 @@ class AsrData(LightningDataModule):
         seed: int = 0,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         phones: list[Path] | None = None,
-        text: SpokenText = SpokenText(),  # noqa: B008
     ) -> None:
         super().__init__()
-        self.text = text
         self.phones = phones or []
         self.train, self.dev = train, dev
         self.max_duration, self.buckets, self.workers, self.seed = max_duration, buckets, workers, seed
         self.augmentation = augmentation
         self._position = (0, 0)  # epoch, and batches of it already trained on
 
-    def connect(self, tokenizer: Tokenizer, rate: int, frame_samples: int, slots: int = 1) -> None:
-        """What the model is: its tokens, its input's rate in Hz, how many samples a frame of it has, and how
-        many labels of phones."""
+    def connect(self, tokenizer: Tokenizer | PhoneTokenizer, rate: int, frame_samples: int) -> None:
+        """What the model is: its tokens, its input's rate in Hz, and how many samples a frame of it has."""
         self.tokenizer, self.rate, self.frame_samples = tokenizer, rate, frame_samples
-        self.slot_samples = frame_samples // slots
 
     def setup(self, stage: str) -> None:
         if hasattr(self, "_dev"):
             return
         self._times = read_phone_times(self.phones) if self.phones else None
-        self._text = None
-        if self.text.share:
-            self._text = SpokenSentences(
-                self.text,
-                self.tokenizer,
-                self.frame_samples // self.slot_samples,
-                self.frame_samples,
-                self.max_duration,
-                self.seed,
-            )
         self._dev = self._utterances(self.dev, "dev", NO_AUGMENTATION)
         self._train = self._utterances(self.train, "train", self.augmentation)
 
@@ -97,24 +79,27 @@ class AsrData(LightningDataModule):
         if not manifests:
             raise UserError(f"data.{name}: no manifest is given; name at least one")
         cuts = list(load_cuts(manifests, check_audio=True))
-        tokens = [self.tokenizer.encode(cut.supervisions[0].text or "") for cut in cuts]
+        tokens = [self._tokens(cut) for cut in cuts]
         fastest = max(augmentation.speeds)
+        if self.tokenizer.lexicon is not None:
+            known = [UNKNOWN not in ids for ids in tokens]
+            cuts, tokens = _keep(known, cuts, tokens, name, "with words that the lexicon lacks")
         fits = [self._can_align(cut, ids, fastest) for cut, ids in zip(cuts, tokens, strict=True)]
-        dropped = [cut.id for cut, fit in zip(cuts, fits, strict=True) if not fit]
-        if len(dropped) == len(cuts):
-            raise UserError(
-                f"data.{name}: no utterance has as many frames as tokens; do audio and text belong together?"
-            )
-        if dropped:
-            rest = "" if len(dropped) <= NAMED else f" and {len(dropped) - NAMED} more"
-            say(
-                f"{name}: dropped {len(dropped)} of {len(cuts)} utterances that cannot be aligned,"
-                f" having more tokens than frames: {', '.join(dropped[:NAMED])}{rest}"
-            )
-        cuts, tokens = list(itertools.compress(cuts, fits)), list(itertools.compress(tokens, fits))
+        cuts, tokens = _keep(
+            fits, cuts, tokens, name, "that cannot be aligned, having more tokens than frames"
+        )
         hours = sum(cut.duration for cut in cuts) / 3600
         say(f"{name}: {len(cuts)} utterances, {hours:.2f} h")
-        return Utterances(cuts, tokens, self.rate, augmentation, self.seed, 0, self._times, self.slot_samples)
+        return Utterances(
+            cuts, tokens, self.rate, augmentation, self.seed, 0, self._times, self.frame_samples
+        )
+
+    def _tokens(self, cut: Cut) -> list[int]:
+        text = cut.supervisions[0].text or ""
+        if not isinstance(self.tokenizer, PhoneTokenizer):
+            return self.tokenizer.encode(text)
+        times = (self._times or {}).get(cut.id)
+        return self.tokenizer.encode(text, times.said if times else None)
 
     def _can_align(self, cut: Cut, tokens: Sequence[int], speed: float) -> bool:
         """Whether CTC has a path: a frame for each token, and one for the blank between equal neighbours."""
@@ -138,21 +123,9 @@ class AsrData(LightningDataModule):
         batches = [[rows[cut.id] for cut in batch] for batch in sampler]
         return rng.sample(batches, len(batches))  # the sampler takes its buckets in the same order every time
 
-    def with_text(self, batches: list[list[int]], epoch: int) -> list[list[int] | int]:
-        """Batches of audio, and among them the numbers of batches of text, as many as `text.share` asks for.
-
-        A share of 1 is as many batches of text instead of those of audio.
-        """
-        share = self.text.share
-        if not share:
-            return [*batches]
-        count = len(batches) if share == 1 else round(len(batches) * share / (1 - share))
-        mixed: list[list[int] | int] = [*range(count)] if share == 1 else [*batches, *range(count)]
-        return random.Random(f"{self.seed} {epoch} text").sample(mixed, len(mixed))
-
     def steps_an_epoch(self) -> int:
         """Batches of epoch 0 for one process; those of other epochs differ by a few."""
-        return len(self.with_text(self.batches(0), 0)) // self._world()[1]
+        return len(self.batches(0)) // self._world()[1]
 
     def _world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -161,17 +134,21 @@ class AsrData(LightningDataModule):
         """The loader of the trainer's current epoch; the command has Lightning ask for one each epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         rank, world = self._world()
-        batches = self.with_text(self.batches(epoch), epoch)
+        batches = self.batches(epoch)
         batches = batches[rank : len(batches) - len(batches) % world : world]
         start = self._position[1] if self._position[0] == epoch else 0
         source = self._train
         dataset = copy(source)
         dataset.epoch = epoch
-        return EpochLoader(Mixed(dataset, self._text, epoch), batches, self.workers, start)
+        return EpochLoader(dataset, batches, self.workers, start)
 
     def val_dataloader(self) -> EpochLoader:
         rank, world = self._world()
         return EpochLoader(self._dev, _pack(self._dev.cuts, self.max_duration)[rank::world], self.workers)
+
+    def training_tokens(self) -> Sequence[Sequence[int]]:
+        """Of each training utterance."""
+        return self._train.tokens
 
     def sample_audio(self, count: int) -> Iterator[torch.Tensor]:
         """Audio (S,) of up to `count` training utterances, evenly spread over the manifests, as recorded."""
@@ -189,35 +166,22 @@ class AsrData(LightningDataModule):
         self._position = (state_dict["epoch"], state_dict["batches"])
 
 
-class Mixed(Dataset):
-    """Rows of utterances -> their Batch, the number of a batch of text -> that TextBatch."""
-
-    def __init__(self, utterances: Utterances, text: SpokenSentences | None, epoch: int) -> None:
-        self.utterances, self.text, self.epoch = utterances, text, epoch
-
-    def __getitem__(self, key: list[int] | int) -> Batch | TextBatch:
-        if isinstance(key, int):
-            assert self.text is not None
-            return self.text.batch(self.epoch, key)
-        return self.utterances[key]
-
-
-def read_phone_times(paths: Sequence[Path]) -> dict[str, PhoneTimes]:
-    """CTM files of phones -> times of each utterance; UserError for what is no phone."""
-    times = {}
-    for path in paths:
-        for recording, phones in read_ctm(path).items():
-            unknown = {phone.text for phone in phones} - set(INDEX)
-            if unknown:
-                raise UserError(
-                    f"{path}: {recording} has a phone {min(unknown)!r}; known are {' '.join(PHONES)}"
-                )
-            times[recording] = PhoneTimes(
-                np.array([INDEX[phone.text] for phone in phones]),
-                np.array([phone.start for phone in phones]),
-                phones[-1].end,
-            )
-    return times
+def _keep(
+    right: Sequence[bool], cuts: Sequence[Cut], tokens: Sequence[list[int]], name: str, reason: str
+) -> tuple[list[Cut], list[list[int]]]:
+    """Cuts and tokens of those utterances that are right; what is left out is named."""
+    dropped = [cut.id for cut, fit in zip(cuts, right, strict=True) if not fit]
+    if len(dropped) == len(cuts):
+        raise UserError(
+            f"data.{name}: there are only utterances {reason}; do audio, text and tokenizer belong together?"
+        )
+    if dropped:
+        rest = "" if len(dropped) <= NAMED else f" and {len(dropped) - NAMED} more"
+        say(
+            f"{name}: dropped {len(dropped)} of {len(cuts)} utterances {reason}:"
+            f" {', '.join(dropped[:NAMED])}{rest}"
+        )
+    return list(itertools.compress(cuts, right)), list(itertools.compress(tokens, right))
 
 
 def _pack(cuts: Sequence[Cut], max_duration: float) -> list[list[int]]:

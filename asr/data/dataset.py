@@ -1,6 +1,7 @@
 """Utterances in memory as cuts and tokens; batches of them as padded tensors, loaded by worker processes.
 
-Of the model it knows the rate of its input, of Lightning nothing. B batch, S samples, U tokens.
+Of the model it knows the rate of its input and the samples a frame, of Lightning nothing.
+B batch, S samples, T frames, U tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.data.augment import NO_AUGMENTATION, Augmentation, perturb
 from asr.data.manifest import AudioError, load_audio
+from asr.data.phones import PhoneTimes
 from asr.phones import SILENCE, UNKNOWN
 
 
@@ -30,20 +32,7 @@ class Batch(NamedTuple):
     token_lengths: Tensor  # (B,)
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    phones: Tensor | None = None  # (B, K), what is said in each slot of slot_samples, or UNKNOWN
-
-
-class PhoneTimes(NamedTuple):
-    """Of an utterance as recorded: ids (N,), the second in which each phone begins (N,), and all end."""
-
-    ids: NDArray[np.int64]
-    starts: NDArray[np.float64]
-    end: float
-
-    def labels(self, seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-        """What is said at each of `seconds` (K,)."""
-        labels = self.ids[np.maximum(np.searchsorted(self.starts, seconds, side="right") - 1, 0)]
-        return np.where((seconds < self.starts[0]) | (seconds >= self.end), SILENCE, labels)
+    phones: Tensor | None = None  # (B, T), what is said in each frame, or UNKNOWN
 
 
 class Utterances(Dataset):
@@ -58,10 +47,10 @@ class Utterances(Dataset):
         seed: int = 0,
         epoch: int = 0,
         phones: Mapping[str, PhoneTimes] | None = None,
-        slot_samples: int = 1,
+        frame_samples: int = 1,
     ) -> None:
         self.cuts, self.tokens, self.rate = cuts, tokens, rate
-        self.phones, self.slot_samples = phones, slot_samples
+        self.phones, self.frame_samples = phones, frame_samples
         self.augmentation, self.seed, self.epoch = augmentation, seed, epoch
 
     def __len__(self) -> int:
@@ -78,14 +67,14 @@ class Utterances(Dataset):
         return perturb(load_audio(cut), cut.sampling_rate, self.rate, self.augmentation, rng)
 
     def _labels(self, row: int, samples: int, speed: float) -> NDArray[np.int64]:
-        """The phone in the middle of each slot (K,); 1 + phone, so that zero-padding is UNKNOWN's."""
+        """The phone in the middle of each frame (T,); 1 + phone, so that zero-padding is UNKNOWN's."""
         assert self.phones is not None
-        slots = -(-samples // self.slot_samples)
+        frames = -(-samples // self.frame_samples)
         times = self.phones.get(self.cuts[row].id)
         if times is None:
             wordless = not self.cuts[row].supervisions[0].text
-            return np.full(slots, 1 + (SILENCE if wordless else UNKNOWN))
-        middle = (np.arange(slots) + 0.5) * self.slot_samples / self.rate
+            return np.full(frames, 1 + (SILENCE if wordless else UNKNOWN))
+        middle = (np.arange(frames) + 0.5) * self.frame_samples / self.rate
         return times.labels(middle * speed) + 1
 
     def __getitem__(self, rows: list[int]) -> Batch:
@@ -120,9 +109,9 @@ class _InOneLine(Dataset):
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, key: list[int] | int) -> Any:
+    def __getitem__(self, rows: list[int]) -> Any:
         try:
-            return self.dataset[key]
+            return self.dataset[rows]
         except AudioError as error:
             return error
 
@@ -141,9 +130,7 @@ class EpochLoader:
     itself is kept by the data module, since the loader cannot tell fetched from trained on.
     """
 
-    def __init__(
-        self, dataset: Dataset, batches: Sequence[list[int] | int], workers: int, start: int = 0
-    ) -> None:
+    def __init__(self, dataset: Dataset, batches: Sequence[list[int]], workers: int, start: int = 0) -> None:
         self.dataset, self.batches, self.start = dataset, batches, start
         self._loader = partial(
             DataLoader,

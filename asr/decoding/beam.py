@@ -9,6 +9,8 @@ import ctypes
 import functools
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,18 +19,21 @@ from numpy.typing import NDArray
 from asr.decoding import native
 from asr.decoding.config import DecodingConfig
 from asr.decoding.greedy import check_frames
+from asr.decoding.homophones import Writer
 from asr.decoding.hotwords import Hotword, check_hotwords
 from asr.decoding.spelling import Spelling
 from asr.decoding.types import DecodedWord, Hypothesis, Token
+from asr.lexicon import Lexicon
 
 if TYPE_CHECKING:
-    from asr.decoding.language_model import LanguageModel
+    from asr.decoding.language_model import LanguageModel, PronouncedModel
 
 
 class BeamDecoder:
     """A `Decoder` that follows many hypotheses of what has been said; docs/decoding.md says what they score.
 
-    pieces: the tokenizer's, by token. hotwords: what this stream is to hear more easily.
+    pieces: the tokenizer's, by token. hotwords: what this stream is to hear more easily. lexicon: of tokens
+    that spell pronunciations.
     Raises UserError where the C++ library is missing or a hotword cannot be used.
     """
 
@@ -38,17 +43,27 @@ class BeamDecoder:
         config: DecodingConfig,
         language_model: LanguageModel | None = None,
         hotwords: Sequence[Hotword] = (),
+        lexicon: Lexicon | None = None,
     ) -> None:
         self._spelling = Spelling(pieces)
         self._config = config
-        self._language_model = language_model  # has to live as long as the decoder
+        self._lexicon = lexicon
+        scored: LanguageModel | PronouncedModel | None = language_model
+        if lexicon is not None:
+            from asr.decoding.language_model import pronounced
+
+            scored = pronounced(lexicon, language_model)
+        self._language_model = scored  # has to live as long as the decoder
+        self._writer = None if lexicon is None else Writer(lexicon, language_model)
+        self._written: list[DecodedWord] = []  # final, and not taken yet
         self._frame = 0
+        options = _Options.of(config, recombine=lexicon is not None)
         text, offsets = _pack(self._spelling.letters)
         starts = np.array(self._spelling.starts_word, np.uint8)
-        model = None if language_model is None else language_model.handle
+        model = None if scored is None else scored.handle
         self._own(
             _library().asr_beam_new(
-                text, offsets.ctypes, starts.ctypes, len(starts), ctypes.byref(_Options.of(config)), model
+                text, offsets.ctypes, starts.ctypes, len(starts), ctypes.byref(options), model
             )
         )
         if hotwords:
@@ -66,28 +81,46 @@ class BeamDecoder:
 
     def take(self) -> list[DecodedWord]:
         """The words that have become final since the last call: each is given once and never changes."""
-        return self._words(_library().asr_beam_take)
+        taken, self._written = [*self._written, *self._take()], []
+        return taken
+
+    def _take(self) -> list[DecodedWord]:
+        words = self._words(_library().asr_beam_take)
+        if self._writer is None or not words:
+            return words
+        after = [word.text for word in self._words(_library().asr_beam_tentative)]
+        return _written(words, self._writer.commit([word.text for word in words], after))
 
     def tentative(self) -> list[DecodedWord]:
         """The best hypothesis after the final words."""
-        return self._words(_library().asr_beam_tentative)
+        words = self._words(_library().asr_beam_tentative)
+        if self._writer is None:
+            return words
+        return _written(words, self._writer.write([word.text for word in words]))
 
     def flush(self) -> None:
         """At an endpoint or the end: the best hypothesis becomes final; the stream can go on.
 
         The language model begins a new sentence.
         """
+        self._written += self._take()
         _check(_library().asr_beam_flush(self._handle))
+        self._written += self._take()
+        if self._writer is not None:
+            self._writer.begin()
 
     def reset(self) -> None:
         """Begin a new stream, with the same hotwords."""
-        self._frame = 0
+        self._frame, self._written = 0, []
+        if self._writer is not None:
+            self._writer.begin()
         _check(_library().asr_beam_reset(self._handle))
 
     def copy(self) -> BeamDecoder:
         """A decoder that goes on from here by itself."""
         twin = object.__new__(BeamDecoder)
         twin.__dict__.update(self.__dict__)
+        twin._writer, twin._written = copy(self._writer), [*self._written]
         twin._own(_library().asr_beam_copy(self._handle))
         return twin
 
@@ -100,20 +133,29 @@ class BeamDecoder:
         found = _library().asr_beam_nbest(self._handle, count, ctypes.byref(readings), ctypes.byref(tokens))
         _check(found < 0)
         rest = iter(range(sum(readings[i].tokens for i in range(found))))
-        return [self._hypothesis(readings[i], tokens, rest) for i in range(found)]
+        texts: dict[str, Hypothesis] = {}  # those of several pronunciations are one
+        for made in [self._hypothesis(readings[i], tokens, rest) for i in range(found)]:
+            best = texts.get(made.text)
+            texts[made.text] = replace(best, posterior=best.posterior + made.posterior) if best else made
+        return list(texts.values())
 
     def set_hotwords(self, hotwords: Sequence[Hotword]) -> None:
         """From now on, these: live hypotheses are scored anew from the beginning of their last word.
 
         Raises UserError for a phrase that cannot be used.
         """
-        check_hotwords(hotwords, self._spelling.pieces)
-        text, offsets = _pack(" ".join(hotword.phrase.split()) for hotword in hotwords)
+        check_hotwords(hotwords, self._spelling.pieces, self._lexicon)
         default = self._config.hotword_boost
-        boosts = [default if hotword.boost is None else hotword.boost for hotword in hotwords]
-        packed = np.array(boosts, np.float64)
+        boosted = [
+            (" ".join(phrase.split()), default if boost is None else boost) for phrase, boost in hotwords
+        ]
+        if self._lexicon is not None and self._writer is not None:
+            self._writer.favour(_favoured(boosted, self._lexicon))
+            boosted = _said(boosted, self._lexicon)
+        text, offsets = _pack(phrase for phrase, _ in boosted)
+        packed = np.array([boost for _, boost in boosted], np.float64)
         # With a boost of zero there is nothing to reward.
-        used = len(boosts) if packed.any() else 0
+        used = len(packed) if packed.any() else 0
         _check(_library().asr_beam_set_hotwords(self._handle, text, offsets.ctypes, packed.ctypes, used))
 
     @property
@@ -146,8 +188,35 @@ class BeamDecoder:
             tuple(Token(token.id, token.start, token.end, token.log_prob) for token in own),
             reading.score,
             reading.posterior,
-            self._spelling.text([token.id for token in own]),
+            self._text([token.id for token in own]),
         )
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = self._spelling.text(tokens)
+        return text if self._writer is None else " ".join(self._writer.write(text.split()))
+
+
+def _written(words: Sequence[DecodedWord], texts: Sequence[str]) -> list[DecodedWord]:
+    return [replace(word, text=text) for word, text in zip(words, texts, strict=True)]
+
+
+def _said(phrases: Sequence[tuple[str, float]], lexicon: Lexicon) -> list[tuple[str, float]]:
+    """Phrases and their boosts a letter -> their pronunciations, and boosts a phone worth the same."""
+    return [
+        (said, boost * len(phrase) / len(said))
+        for phrase, boost in phrases
+        for said in lexicon.phrases(phrase)
+    ]
+
+
+def _favoured(phrases: Sequence[tuple[str, float]], lexicon: Lexicon) -> dict[str, dict[str, float]]:
+    """What their words are worth where they sound like others: `Writer.favour`."""
+    favoured: dict[str, dict[str, float]] = {}
+    for phrase, boost in phrases:
+        for word in phrase.split():
+            for way in lexicon.ways[word]:
+                favoured.setdefault(way, {})[word] = boost * len(word)
+    return favoured
 
 
 def accept_batch(
@@ -191,11 +260,12 @@ class _Options(ctypes.Structure):
                 *("lm_weight", "word_bonus", "unknown_penalty"),
             )
         ),
+        ("recombine", ctypes.c_int64),
     )
 
     @classmethod
-    def of(cls, config: DecodingConfig) -> _Options:
-        return cls(*(getattr(config, name) for name, *_ in cls._fields_))
+    def of(cls, config: DecodingConfig, recombine: bool) -> _Options:
+        return cls(*(getattr(config, name) for name, *_ in cls._fields_[:-1]), recombine)
 
 
 class _Word(ctypes.Structure):

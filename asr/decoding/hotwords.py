@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from asr.decoding.spelling import Spelling
 from asr.errors import UserError
+from asr.lexicon import Lexicon
 from asr.text import normalise
 
 MOST = 20_000  # phrases of one stream
@@ -27,10 +28,12 @@ class Hotword(NamedTuple):
     boost: float | None = None
 
 
-def read_hotwords(path: str | Path, pieces: Sequence[str]) -> tuple[Hotword, ...]:
+def read_hotwords(
+    path: str | Path, pieces: Sequence[str], lexicon: Lexicon | None = None
+) -> tuple[Hotword, ...]:
     """One phrase a line, as it is read aloud; then, if wanted, a tab and its boost. `#` begins a comment.
 
-    pieces: the tokenizer's. Raises UserError naming file, line and reason.
+    pieces, lexicon: the tokenizer's. Raises UserError naming file, line and reason.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -48,7 +51,7 @@ def read_hotwords(path: str | Path, pieces: Sequence[str]) -> tuple[Hotword, ...
             continue
         try:
             hotword = _parse(line)
-            check(hotword, letters)
+            check(hotword, letters, lexicon)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}") from error
         hotwords.append(hotword)
@@ -70,25 +73,29 @@ def _parse(line: str) -> Hotword:
         ) from None
 
 
-def check_hotwords(hotwords: Iterable[Hotword], pieces: Sequence[str]) -> None:
+def check_hotwords(
+    hotwords: Iterable[Hotword], pieces: Sequence[str], lexicon: Lexicon | None = None
+) -> None:
     """Raises UserError with the first phrase that cannot be used."""
     hotwords, letters = list(hotwords), spellable(pieces)
     if len(hotwords) > MOST:
         raise UserError(_too_many(len(hotwords)))
     for number, hotword in enumerate(hotwords, 1):
         try:
-            check(hotword, letters)
+            check(hotword, letters, lexicon)
         except ValueError as error:
             raise UserError(f"hotword {number}: {error}") from error
 
 
-def check(hotword: Hotword, letters: frozenset[str]) -> None:
+def check(hotword: Hotword, letters: frozenset[str], lexicon: Lexicon | None = None) -> None:
     """Raises ValueError saying what is wrong with it."""
     phrase, boost = hotword
     if not phrase.strip():
         raise ValueError("the phrase is empty")
+    if lexicon is not None:
+        lexicon.phrases(phrase)
     missing = next((letter for letter in phrase if letter != " " and letter not in letters), None)
-    if missing is not None:
+    if lexicon is None and missing is not None:
         raise ValueError(
             f"the letter {missing!r} of {phrase!r} is in no piece of the tokenizer; write it as it is spoken"
         )

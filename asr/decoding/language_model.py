@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from asr.decoding import native
 from asr.errors import UserError
+from asr.lexicon import Lexicon
 from asr.text import WORD_START
 
 OURS, KENLM = b"asr-lm\n\0", b"mmap lm http://kheafield.com/code"  # how the files begin
@@ -106,16 +107,24 @@ class LanguageModel:
         """Handle of the n-gram model that has the vocabulary."""
         return self.handle
 
+    def begin(self) -> State:
+        """Before the first word of a sentence."""
+        state = State()
+        library().asr_lm_begin(self.handle, state)
+        return state
+
+    def score(self, before: State, word: str) -> tuple[float, State]:
+        """ln P of a word after others, and the state after it."""
+        after, encoded = State(), word.encode()
+        return library().asr_lm_score(self.handle, before, encoded, len(encoded), after), after
+
     def scores(self, text: str) -> list[float]:
         """ln P of each word of a sentence and of its end."""
-        here, after = State(), State()
-        library().asr_lm_begin(self.handle, here)
-        scores = []
+        state, scores = self.begin(), []
         for word in text.split():
-            encoded = word.encode()
-            scores.append(library().asr_lm_score(self.handle, here, encoded, len(encoded), after))
-            here, after = after, here
-        return [*scores, library().asr_lm_score_end(self.handle, here)]
+            score, state = self.score(state, word)
+            scores.append(score)
+        return [*scores, library().asr_lm_score_end(self.handle, state)]
 
     def perplexity(self, sentences: Iterable[str]) -> Perplexity:
         """Of sentences that are normalised; those without a word are left out."""
@@ -138,6 +147,31 @@ class LanguageModel:
                 f"{self.path}: the tokenizer can spell {share:.0%} of its words (no token has {lacking}):"
                 " take a language model of the tokenizer's alphabet"
             )
+
+
+class PronouncedModel:
+    """A language model, or None, over the words of a lexicon, for tokens that spell pronunciations.
+
+    Immutable and to be shared, as the model is. Built in a tenth of a second: keep it (`pronounced`).
+    """
+
+    def __init__(self, lexicon: Lexicon, model: LanguageModel | None) -> None:
+        self.model = model  # has to live as long
+        lines = (f"{way} {word}\n" for word, ways in lexicon.ways.items() for way in ways)
+        text = "".join(lines).encode()
+        words = None if model is None else model.handle
+        self.handle = checked(library().asr_lm_pronounced, words, text, len(text))
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            library().asr_lm_close(self.handle)
+            self.handle = 0
+
+
+@functools.lru_cache(maxsize=4)
+def pronounced(lexicon: Lexicon, model: LanguageModel | None) -> PronouncedModel:
+    """One for all decoders of the same lexicon and model."""
+    return PronouncedModel(lexicon, model)
 
 
 def read_arpa(
@@ -255,6 +289,7 @@ def library() -> ctypes.CDLL:
     state = ctypes.POINTER(State)
     functions: dict[str, tuple[Any, list[Any]]] = {
         "open": (pointer, [text, text]),
+        "pronounced": (pointer, [pointer, text, size, text]),
         "callback": (pointer, [pointer, integer, SCORE, text]),
         "close": (None, [pointer]),
         "counts": (integer, [pointer, ctypes.POINTER(number)]),

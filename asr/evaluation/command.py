@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -53,6 +53,9 @@ from asr.evaluation.results import (
     write_text,
 )
 from asr.models import add_model
+
+if TYPE_CHECKING:
+    from asr.bundle import Bundle
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,7 +131,7 @@ def evaluate(args: argparse.Namespace) -> tuple[Results, list[Decoded]]:
     bundle = load_bundle(args.model)
     options = recogniser_options(args, bundle)
     own = read_utterance_phrases(args.hotwords_per_utterance) if args.hotwords_per_utterance else {}
-    _check_phrases(own, args.hotwords_per_utterance, bundle.tokenizer.pieces)
+    _check_phrases(own, args.hotwords_per_utterance, bundle)
     listed = {cut.id: (*own.get(cut.id, ()), *(each.phrase for each in options.hotwords)) for cut in cuts}
     if args.unbiased:
         args.hotwords, args.hotword, own = None, [], {}
@@ -163,12 +166,12 @@ def evaluate(args: argparse.Namespace) -> tuple[Results, list[Decoded]]:
     return summarise([each.utterance for each in decoded], run, heard, phrases), decoded
 
 
-def _check_phrases(phrases: Mapping[str, Sequence[str]], path: Path, pieces: Sequence[str]) -> None:
-    letters = spellable(pieces)
+def _check_phrases(phrases: Mapping[str, Sequence[str]], path: Path, bundle: Bundle) -> None:
+    letters, lexicon = spellable(bundle.tokenizer.pieces), bundle.tokenizer.lexicon
     for utt_id, own in phrases.items():
         for phrase in own:
             try:
-                check(Hotword(phrase), letters)
+                check(Hotword(phrase), letters, lexicon)
             except ValueError as error:
                 raise UserError(f"{path}: {utt_id}: {error}") from error
 

@@ -78,7 +78,7 @@ def bundle_recogniser(args: argparse.Namespace, phrases: Mapping[str, Sequence[s
             stream, seconds = listen(recogniser, spoken.samples, step, Clock(args.pace))
         reference = None
         if not args.alignments:
-            reference = forced_times(spoken.reference, outputs, options.bundle)
+            reference = forced_times(spoken.reference, outputs, len(spoken.samples), options.bundle)
         return Heard(stream, reference, len(spoken.samples) / audio.SAMPLE_RATE, seconds)
 
     return recognise
@@ -86,7 +86,7 @@ def bundle_recogniser(args: argparse.Namespace, phrases: Mapping[str, Sequence[s
 
 @contextmanager
 def listening_in(model: CtcModel) -> Iterator[list[NDArray[np.float32]]]:
-    """What the model puts out meanwhile, (T, V) a call: for one stream, the log-probabilities of offline."""
+    """What the model puts out meanwhile, (T, V) a call: of one stream, all with its lookahead and padding."""
     outputs: list[NDArray[np.float32]] = []
 
     def keep(_: object, __: object, output: Any) -> None:
@@ -100,15 +100,16 @@ def listening_in(model: CtcModel) -> Iterator[list[NDArray[np.float32]]]:
 
 
 def forced_times(
-    reference: str, outputs: Sequence[NDArray[np.float32]], bundle: Bundle
+    reference: str, outputs: Sequence[NDArray[np.float32]], samples: int, bundle: Bundle
 ) -> tuple[Word, ...] | None:
-    """The words of a normalised reference in seconds, None where they cannot be aligned (letters that the
-    model has not, more text than audio)."""
+    """The words of a normalised reference in seconds, in a recording of so many samples; None where they
+    cannot be aligned (letters that the model has not, more text than audio)."""
     model, config = bundle.model, bundle.decoding
     log_probs = np.concatenate([np.zeros((0, model.config.vocabulary), np.float32), *outputs])
+    log_probs = log_probs[model.lookahead :][: model.frames(samples)]
     timing = Timing(model.frame_seconds, config.start_offset, config.end_offset)
     try:
-        return tuple(align(log_probs[model.lookahead :], spell(reference, bundle.tokenizer), timing))
+        return tuple(align(log_probs, spell(reference, bundle.tokenizer), timing))
     except UserError:
         return None
 

@@ -61,6 +61,7 @@ def library() -> ctypes.CDLL | str:
     pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
     loaded.mgu_backward.argtypes = [pointer] * 10 + [size] * 3 + [integer] * 2
+    loaded.denominator.argtypes = [pointer] * 5 + [size] * 3 + [integer]
     return loaded
 
 

@@ -127,7 +127,7 @@ class Batcher:
         """A stream's own, checked, and everybody's. Raises UserError."""
         if hotwords and self.bundle.decoding.beam == 1:
             raise UserError(NO_BEAM)
-        check_hotwords(hotwords, self.bundle.tokenizer.pieces)
+        check_hotwords(hotwords, self.bundle.tokenizer.pieces, self.bundle.tokenizer.lexicon)
         return (*self.config.hotwords, *hotwords)
 
     async def _run(self) -> None:

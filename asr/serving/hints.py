@@ -18,11 +18,11 @@ def suited(service: Service, phrases: Iterable[object]) -> tuple[Hotword, ...]:
     hotwords: dict[Hotword, None] = {}  # in order, each once
     if bundle.decoding.beam == 1:
         return ()
-    letters = spellable(bundle.tokenizer.pieces)
+    letters, lexicon = spellable(bundle.tokenizer.pieces), bundle.tokenizer.lexicon
     for phrase in phrases:
         hotword = Hotword(normalise(phrase)) if isinstance(phrase, str) else Hotword("")
         try:
-            check(hotword, letters)
+            check(hotword, letters, lexicon)
         except ValueError:
             continue
         if len(hotword.phrase.split()) <= LONGEST:

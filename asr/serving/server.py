@@ -154,7 +154,7 @@ class Service:
         if len(phrases) > self.config.max_hotwords:
             raise Refusal("bad_message", f"{len(phrases)} hotwords: send {self.config.max_hotwords} at most")
         hotwords = tuple(Hotword(normalise(phrase)) for phrase in phrases)
-        check_hotwords(hotwords, self.bundle.tokenizer.pieces)
+        check_hotwords(hotwords, self.bundle.tokenizer.pieces, self.bundle.tokenizer.lexicon)
         return hotwords
 
 

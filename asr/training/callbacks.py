@@ -16,7 +16,11 @@ from torch import Tensor
 from asr.data.manifest import AudioError
 
 LAST = "last.ckpt"
-JUDGED = {"dev_wer": "dev WER", "dev_phone_error": "dev phone error"}  # in percent
+JUDGED = {
+    "dev_wer": "dev WER",
+    "dev_phone_error": "dev phone error",
+    "dev_frame_error": "dev frame error",
+}  # in percent
 
 
 class Ema(WeightAveraging):
@@ -104,7 +108,7 @@ class LearningCurve(Callback):
             return
         self.step = trainer.global_step
         known = trainer.callback_metrics
-        keys = ("loss", "dev_loss", "dev_wer", "dev_phone_error")
+        keys = ("loss", "dev_loss", *JUDGED)
         metrics = {key: float(known[key]) for key in keys if key in known}
         speed = self._samples / self.rate * trainer.world_size / max(1e-9, self._clock - self._mark)
         self._tick()

@@ -140,9 +140,7 @@ def build(argv: list[str] | None = None) -> TrainCli:
         },
     )
     model = cli.model.model
-    layer = model.config.encoder.phone_layer
-    slots = layer.slots if layer else 1
-    cli.datamodule.connect(cli.model.tokenizer, model.config.frontend.rate, model.frame_samples, slots)
+    cli.datamodule.connect(cli.model.tokenizer, model.config.frontend.rate, model.frame_samples)
     return cli
 
 

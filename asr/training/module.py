@@ -1,4 +1,4 @@
-"""CTC training as a LightningModule: loss, masking, validation, and what a checkpoint must agree with.
+"""Training as a LightningModule: losses, masking, validation, and what a checkpoint must agree with.
 
 Knows batches (asr.data.dataset.Batch) and the model, not where batches come from nor where results go.
 B batch, T frames, V vocabulary.
@@ -20,15 +20,17 @@ from torch.nn.functional import ctc_loss, nll_loss
 from asr.bundle import load_bundle
 from asr.data.augment import SpecAugment, spec_augment
 from asr.data.dataset import Batch
-from asr.data.spoken_text import TextBatch
-from asr.encoder import BlockState, EncoderConfig, EncoderState
+from asr.data.phones import phone_log_probs, without_places
+from asr.encoder import EncoderConfig, EncoderState
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig, LogMel
+from asr.lexicon import PhoneTokenizer, load_tokenizer
 from asr.model import CtcModel, ModelConfig
 from asr.ops import Backend
-from asr.phones import SILENCE, UNKNOWN
-from asr.state import State, leaves, map_state, with_leaves
+from asr.phones import UNKNOWN
+from asr.state import leaves, map_state, with_leaves
 from asr.text import Tokenizer
+from asr.training.denominator import bigram, log_denominator
 from asr.training.schedule import Optimiser, adamw, schedule
 
 STATISTICS_UTTERANCES = 200
@@ -38,40 +40,37 @@ STATISTICS_UTTERANCES = 200
 class Objective:
     """Weights of what training minimises.
 
-    ctc: of the tokens. phones: of the phone layer, cross-entropy of each of its slots, for the utterances
-    whose phones are timed. Where ctc is 0, the layers above the phones are neither trained nor run.
-    smoothing: of the phones' labels; alignments are off by a frame here and there.
+    ctc: of the tokens. denominator: of everything that could have been said instead, by a bigram of the
+    training texts' tokens; with both at 1 the reference is to be likelier than its rivals (MMI). frames:
+    cross-entropy of each frame with the phone that an aligner found there, for the utterances whose phones
+    are timed; where a word begins is left to the model, which needs phones as tokens. smoothing: of these
+    labels; alignments are off by a frame here and there.
     """
 
     ctc: float = 1.0
-    phones: float = 0.0
+    denominator: float = 0.0
+    frames: float = 0.0
     smoothing: float = 0.0
 
 
-class Errors(NamedTuple):
-    """Counts over the dev set, summed over its batches."""
+class Sums(NamedTuple):
+    """Over the dev set, of its batches."""
 
-    loss: float
+    sequences: float  # nats of ctc and denominator, weighted
     tokens: int
     edits: int
     words: int
-    wrong: int  # slots of the phone layer whose label is not the likeliest
-    slots: int
-
-
-class Outputs(NamedTuple):
-    """Of a batch, in float32."""
-
-    log_probs: Tensor | None  # (B, T, V); None where they are not trained
-    phones: Tensor | None  # (B, T', slots, P) log-probabilities, T' >= T; None without a phone layer
-    frames: Tensor  # (B,)
+    frames: float  # nats
+    wrong: int  # frames in which another phone is the likeliest
+    known: int  # frames whose phone is known
 
 
 class CtcTraining(LightningModule):
     """
     Args:
-        tokenizer: the SentencePiece model made by `asr tokenizer`.
+        tokenizer: the SentencePiece model made by `asr tokenizer`, or a lexicon, for phones as tokens.
         encoder: sizes of the network.
+        outputs: distributions over the tokens a frame of the encoder, which phones can be shorter than.
         frontend: of the features.
         optimiser: AdamW and its schedule.
         spec_augment: masks on the features while training.
@@ -88,6 +87,7 @@ class CtcTraining(LightningModule):
         self,
         tokenizer: Path,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008 (frozen)
+        outputs: int = 1,
         frontend: FrontEndConfig = FrontEndConfig(),  # noqa: B008
         optimiser: Optimiser = Optimiser(),  # noqa: B008
         spec_augment: SpecAugment = SpecAugment(),  # noqa: B008
@@ -98,18 +98,19 @@ class CtcTraining(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.tokenizer = Tokenizer.load(tokenizer)
-        self.model = CtcModel(ModelConfig(self.tokenizer.vocabulary, frontend, encoder), backend)
+        self.tokenizer = load_tokenizer(tokenizer)
+        if not (objective.ctc or objective.frames):
+            raise UserError("model.objective: both weights are 0; give ctc or frames one")
+        if objective.denominator and not objective.ctc:
+            raise UserError("model.objective.denominator: is half of a loss; give model.objective.ctc too")
+        if objective.frames and not isinstance(self.tokenizer, PhoneTokenizer):
+            raise UserError("model.objective.frames: needs phones as tokens; model.tokenizer: give a lexicon")
+        self.model = CtcModel(ModelConfig(self.tokenizer.vocabulary, frontend, encoder, outputs), backend)
         self.optimiser, self.masks, self.seed = optimiser, spec_augment, seed
         self.carried, self.objective = carried, objective
-        if objective.phones and not encoder.phone_layer:
-            raise UserError(
-                "model.objective.phones: the encoder has no phone layer; give model.encoder.phone_layer"
-            )
         self.generator = torch.Generator()
         self._ended: EncoderState | None = None  # where the utterances of the last training batch ended
-        self._spelt_end: tuple[BlockState, ...] | None = None  # the same of text
-        self._errors: list[Errors] = []
+        self._sums: list[Sums] = []
         if init_from is not None:
             self._start_from(init_from)
 
@@ -122,9 +123,8 @@ class CtcTraining(LightningModule):
 
     # The forward path of training: CtcModel.offline with masks between front-end and encoder
 
-    def outputs(self, batch: Batch | TextBatch, training: bool) -> Outputs:
-        if isinstance(batch, TextBatch):
-            return self._spelt(batch)
+    def outputs(self, batch: Batch, training: bool) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B, T, V) in float32, and frames (B,)."""
         audio = self.model.pad_for_lookahead(batch.audio)
         state = self.model.initial_state(audio.size(0))
         with torch.autocast(audio.device.type, enabled=False):
@@ -133,55 +133,30 @@ class CtcTraining(LightningModule):
         if training:
             lengths = batch.lengths // self.model.config.frontend.hop
             features = spec_augment(features, lengths, self.masks, self.generator)
-            start = self._carry(start, self._ended)
-        encoder, frames = self.model.encoder, self.model.frames(batch.lengths)
-        heard, convolutions, below = encoder.hear(features, start)
-        above, phones, log_probs = start.blocks[encoder.below :], None, None
-        if encoder.phones is not None:
-            logits = encoder.phones.logits(heard)
-            phones = logits[:, encoder.hearing :].float().log_softmax(-1)
-            heard = encoder.phones.embed(logits.softmax(-1))
-        if self.objective.ctc:
-            encoded, above = encoder.spell(heard, above)
-            logits = self.model.head(self.model.drop_lookahead(encoded))
-            log_probs = logits.float().log_softmax(-1)
+            start = self._carry(start)
+        encoded, ended = self.model.encoder(features, start)
         if training:
-            ended = EncoderState(convolutions, (*below, *above))
             self._ended = map_state(lambda leaf: leaf.detach().float(), ended)
-        return Outputs(log_probs, phones, frames)
+        logits = self.model.drop_lookahead(self.model.logits(encoded))
+        return logits.float().log_softmax(-1), self.model.frames(batch.lengths)
 
-    def _spelt(self, batch: TextBatch) -> Outputs:
-        """Text, in training: no audio, so the blocks below the phone layer rest."""
-        encoder = self.model.encoder
-        assert encoder.phones is not None
-        delay = encoder.lookahead - encoder.hearing
-        quiet = torch.zeros_like(batch.posteriors[:, :1])
-        quiet[..., SILENCE] = 1.0
-        posteriors = torch.cat([batch.posteriors, quiet.expand(-1, delay, -1, -1)], 1)
-        zeros = self.model.initial_state(len(posteriors)).encoder.blocks[encoder.below :]
-        start = self._carry(zeros, self._spelt_end)
-        encoded, ended = encoder.spell(encoder.phones.embed(posteriors), start)
-        self._spelt_end = map_state(lambda leaf: leaf.detach().float(), ended)
-        log_probs = self.model.head(encoded[:, delay:]).float().log_softmax(-1)
-        return Outputs(log_probs, None, self.model.frames(batch.lengths))
-
-    def _carry(self, zeros: State, ended: State | None) -> State:
+    def _carry(self, zeros: EncoderState) -> EncoderState:
         """The zero state (B, ...), a random share of its rows replaced by rows of the last batch's end."""
-        if ended is None:
+        if self._ended is None:
             return zeros
-        others, batch = len(leaves(ended)[0]), len(leaves(zeros)[0])
+        others, batch = len(leaves(self._ended)[0]), len(leaves(zeros)[0])
         rows = torch.randint(others, (batch,), generator=self.generator).to(self.device)
         kept = (torch.rand(batch, generator=self.generator) < self.carried).to(self.device)
 
         def choose(zero: Tensor, last: Tensor) -> Tensor:
             return torch.where(kept.view(-1, *[1] * (zero.dim() - 1)), last[rows], zero)
 
-        return map_state(choose, zeros, ended)
+        return map_state(choose, zeros, self._ended)
 
-    def loss(self, log_probs: Tensor, frames: Tensor, batch: Batch | TextBatch) -> Tensor:
-        """CTC loss summed over the batch, in nats."""
+    def sequence_loss(self, log_probs: Tensor, frames: Tensor, batch: Batch) -> Tensor:
+        """What the objective's `ctc` and `denominator` weigh, summed over the batch, in nats."""
         # no zero_infinity: the data module has dropped what cannot be aligned, all else should be seen
-        return ctc_loss(
+        loss = self.objective.ctc * ctc_loss(
             log_probs.transpose(0, 1),
             batch.tokens,
             frames,
@@ -189,90 +164,118 @@ class CtcTraining(LightningModule):
             blank=self.tokenizer.blank,
             reduction="sum",
         )
+        if self.objective.denominator:
+            rivals = log_denominator(log_probs, frames, self._bigram)
+            loss = loss + self.objective.denominator * rivals.sum()
+        return loss
 
-    def on_train_batch_start(self, batch: Batch | TextBatch, batch_idx: int) -> None:
+    def frame_loss(self, log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log_probs (B, T', V), labels (B, T): phones, T <= T'. Cross-entropy summed over the frames whose
+        phone is known, in nats; in how many another one is the likeliest; how many there are."""
+        phones = phone_log_probs(log_probs[:, : labels.size(1)]).transpose(1, 2)  # (B, P, T)
+        loss = nll_loss(phones, labels, ignore_index=UNKNOWN, reduction="sum")
+        known = labels != UNKNOWN
+        if self.objective.smoothing:
+            even = -phones.mean(1)[known].sum()
+            loss = torch.lerp(loss, even, self.objective.smoothing)
+        wrong = (phones.argmax(1) != labels) & known
+        return loss, wrong.sum(), known.sum()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # every batch has its own seed, so that a resumed training draws the masks and dropout it would have
         seed = zlib.crc32(f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}".encode())
         torch.manual_seed(seed)
         self.generator.manual_seed(seed)
 
-    def phone_loss(self, phones: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy summed over labelled slots, in nats; how many are wrong; how many there are.
+    def loss(self, log_probs: Tensor, frames: Tensor, batch: Batch) -> Tensor:
+        """The objective of a batch, its parts logged."""
+        loss = torch.zeros((), device=log_probs.device)
+        if self.objective.ctc:
+            summed = self.sequence_loss(log_probs, frames, batch)
+            sequences = summed / batch.token_lengths.sum().clamp(min=1)
+            self.log("sequences", sequences, prog_bar=True)  # nats a token
+            loss = loss + sequences
+        if self.objective.frames:
+            assert batch.phones is not None
+            summed, wrong, known = self.frame_loss(log_probs, batch.phones)
+            self.log("frame_error", 100 * wrong / known.clamp(min=1), prog_bar=True)  # percent
+            loss = loss + self.objective.frames * summed / known.clamp(min=1)
+        return loss
 
-        phones (B, T', slots, P) log-probabilities.
-        """
-        assert batch.phones is not None
-        flat = phones.flatten(1, 2)[:, : batch.phones.size(1)].transpose(1, 2)  # (B, P, K)
-        labels = batch.phones[:, : flat.size(2)]
-        loss = nll_loss(flat, labels, ignore_index=UNKNOWN, reduction="sum")
-        known = labels != UNKNOWN
-        if self.objective.smoothing:
-            even = -flat.mean(1)[known].sum()
-            loss = torch.lerp(loss, even, self.objective.smoothing)
-        wrong = (flat.argmax(1) != labels) & known
-        return loss, wrong.sum(), known.sum()
-
-    def training_step(self, batch: Batch | TextBatch, batch_idx: int) -> Tensor:
-        outputs = self.outputs(batch, training=True)
-        loss = torch.zeros((), device=self.device)
-        if outputs.log_probs is not None:
-            tokens = batch.token_lengths.sum().clamp(min=1)
-            ctc = self.loss(outputs.log_probs, outputs.frames, batch) / tokens
-            self.log("text" if isinstance(batch, TextBatch) else "ctc", ctc, prog_bar=True)  # nats a token
-            loss = loss + self.objective.ctc * ctc
-        if outputs.phones is not None and self.objective.phones and isinstance(batch, Batch):
-            summed, wrong, slots = self.phone_loss(outputs.phones, batch)
-            self.log("phone_error", 100 * wrong / slots.clamp(min=1), prog_bar=True)  # percent
-            loss = loss + self.objective.phones * summed / slots.clamp(min=1)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(*self.outputs(batch, training=True), batch)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        log_probs, frames = self.outputs(batch, training=False)
+        sequences, edits, words = 0.0, 0, 0
+        if self.objective.ctc:
+            sequences = self.sequence_loss(log_probs, frames, batch).item()
+            edits, words = self._count(batch, self.greedy(log_probs, frames))
+        summed, wrong, known = 0.0, 0, 0
+        if self.objective.frames:
+            assert batch.phones is not None
+            loss, errors, labelled = self.frame_loss(log_probs, batch.phones)
+            summed, wrong, known = loss.item(), int(errors), int(labelled)
+        tokens = int(batch.token_lengths.sum())
+        self._sums.append(Sums(sequences, tokens, edits, words, summed, wrong, known))
+
+    def _count(self, batch: Batch, found: list[str]) -> tuple[int, int]:
+        """Errors, and words, of a batch of texts as its tokens say them; phones where these are the tokens."""
         from jiwer import process_words  # a second of import that only validation needs
 
-        outputs = self.outputs(batch, training=False)
-        loss, tokens, edits, words, wrong, slots = 0.0, int(batch.token_lengths.sum()), 0, 0, 0, 0
-        if outputs.phones is not None and batch.phones is not None:
-            summed, errors, known = self.phone_loss(outputs.phones, batch)
-            wrong, slots = int(errors), int(known)
-            loss += self.objective.phones * summed.item() * tokens / max(1, slots)
-        if outputs.log_probs is not None:
-            loss += self.objective.ctc * self.loss(outputs.log_probs, outputs.frames, batch).item()
-            found = process_words(list(batch.texts), self.greedy(outputs.log_probs, outputs.frames))
-            edits = found.substitutions + found.insertions + found.deletions
-            words = found.hits + found.substitutions + found.deletions
-        self._errors.append(Errors(loss, tokens, edits, words, wrong, slots))
+        tokens = zip(batch.tokens.cpu(), batch.token_lengths, strict=True)
+        said = [self._decode(own[:length].tolist()) for own, length in tokens]
+        result = process_words(said, found)
+        edits = result.substitutions + result.insertions + result.deletions
+        return edits, result.hits + result.substitutions + result.deletions
 
     def greedy(self, log_probs: Tensor, frames: Tensor) -> list[str]:
-        """Best-path text of each utterance."""
+        """Best-path text of each utterance; of phones, wherever in a word, where these are the tokens."""
+        if self._phones:
+            log_probs = without_places(log_probs)
         texts = []
         for path, length in zip(log_probs.argmax(-1).cpu(), frames.tolist(), strict=True):
             tokens = path[:length].unique_consecutive().tolist()
-            texts.append(self.tokenizer.decode([token for token in tokens if token != self.tokenizer.blank]))
+            texts.append(self._decode([token for token in tokens if token != self.tokenizer.blank]))
         return texts
 
+    def _decode(self, tokens: list[int]) -> str:
+        text = self.tokenizer.decode(tokens)
+        return " ".join(text.replace(" ", "")) if self._phones else text
+
+    @property
+    def _phones(self) -> bool:
+        return self.tokenizer.lexicon is not None
+
     def on_validation_epoch_end(self) -> None:
-        sums = torch.tensor(self._errors, dtype=torch.float64).sum(0).to(self.device, torch.float32)
-        self._errors.clear()
-        loss, tokens, edits, words, wrong, slots = self.trainer.strategy.reduce(
-            sums, reduce_op="sum"
-        ).tolist()
-        self.log("dev_loss", loss / max(1.0, tokens), prog_bar=True)
+        sums = torch.tensor(self._sums, dtype=torch.float64).sum(0).to(self.device, torch.float32)
+        self._sums.clear()
+        total = Sums(*self.trainer.strategy.reduce(sums, reduce_op="sum").tolist())
+        frames = self.objective.frames * total.frames / max(1, total.known)
+        self.log("dev_loss", total.sequences / max(1, total.tokens) + frames, prog_bar=True)
         if self.objective.ctc:
-            self.log("dev_wer", 100 * edits / max(1.0, words), prog_bar=True)  # percent
-        if self.objective.phones:
-            self.log("dev_phone_error", 100 * wrong / max(1.0, slots), prog_bar=True)  # percent
+            name = "dev_phone_error" if self._phones else "dev_wer"
+            self.log(name, 100 * total.edits / max(1, total.words), prog_bar=True)  # percent
+        if self.objective.frames:
+            self.log("dev_frame_error", 100 * total.wrong / max(1, total.known), prog_bar=True)  # percent
 
     @property
     def judged_by(self) -> str:
         """The dev figure, in percent, by which checkpoints are chosen."""
-        return "dev_wer" if self.objective.ctc else "dev_phone_error"
+        if not self.objective.ctc:
+            return "dev_frame_error"
+        return "dev_phone_error" if self._phones else "dev_wer"
 
     # Before the first step
 
     def on_fit_start(self) -> None:
-        if self.objective.phones and not self.trainer.datamodule.phones:  # type: ignore[attr-defined]
-            raise UserError("data.phones: name the CTM files that model.objective.phones needs")
+        if self.objective.frames and not self.trainer.datamodule.phones:  # type: ignore[attr-defined]
+            raise UserError("data.phones: name the CTM files that model.objective.frames needs")
+        if self.objective.denominator:
+            said = self.trainer.datamodule.training_tokens()  # type: ignore[attr-defined]
+            self._bigram = bigram(said, self.tokenizer.vocabulary).to(self.device)
         if not self.model.frontend.has_statistics:
             audio = self.trainer.datamodule.sample_audio(STATISTICS_UTTERANCES)  # type: ignore[attr-defined]
             self.model.frontend.set_statistics(*measure_statistics(self.model.frontend, audio))
@@ -306,16 +309,11 @@ class CtcTraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["identity"] = _identity(self.model, self.tokenizer)
         checkpoint["ended"] = leaves(self._ended) if self._ended else []
-        checkpoint["spelt_end"] = leaves(self._spelt_end) if self._spelt_end else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         _check_same("the checkpoint", checkpoint.get("identity", {}), _identity(self.model, self.tokenizer))
-        state = self.model.initial_state(1).encoder
         if checkpoint.get("ended"):
-            self._ended = with_leaves(state, checkpoint["ended"])
-        if checkpoint.get("spelt_end"):
-            above = state.blocks[self.model.encoder.below :]
-            self._spelt_end = with_leaves(above, checkpoint["spelt_end"])
+            self._ended = with_leaves(self.model.initial_state(1).encoder, checkpoint["ended"])
 
 
 def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:
@@ -333,7 +331,7 @@ def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:
     return mean.float(), (squares / count - mean.square()).clamp(min=1e-4).sqrt().float()
 
 
-def _identity(model: CtcModel, tokenizer: Tokenizer) -> dict[str, Any]:
+def _identity(model: CtcModel, tokenizer: Tokenizer | PhoneTokenizer) -> dict[str, Any]:
     """What a checkpoint or bundle must share with the config that goes on from it."""
     config = asdict(model.config)
     parts = ("encoder", "frontend")
@@ -342,6 +340,7 @@ def _identity(model: CtcModel, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "vocabulary": tokenizer.vocabulary,
         "tokenizer": hashlib.sha256(tokenizer.model).hexdigest(),
+        "model.outputs": config["outputs"],
         **{key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()},
     }
 

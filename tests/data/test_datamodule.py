@@ -11,8 +11,9 @@ from lhotse import CutSet
 
 from asr.data.augment import NO_AUGMENTATION, Augmentation
 from asr.data.datamodule import AsrData
-from asr.data.dataset import Batch, EpochLoader, PhoneTimes, Utterances
+from asr.data.dataset import Batch, EpochLoader, Utterances
 from asr.data.manifest import load_cuts, write_cuts
+from asr.data.phones import PhoneTimes
 from asr.errors import UserError
 from asr.phones import UNKNOWN
 from asr.text import Tokenizer
@@ -81,17 +82,17 @@ def test_a_batch_holds_what_the_files_hold_zero_padded(corpus: Path) -> None:
         assert tokenizer.decode(batch.tokens[row, : batch.token_lengths[row]].tolist()) == batch.texts[row]
 
 
-def test_slots_are_labelled_where_phones_are_timed_and_silent_where_nothing_is_said(corpus: Path) -> None:
+def test_frames_are_labelled_where_phones_are_timed_and_silent_where_nothing_is_said(corpus: Path) -> None:
     cuts = list(load_cuts([corpus / "dev.jsonl.gz"]))[:3]
     cuts[2].supervisions[0].text = ""
     times = {cuts[0].id: PhoneTimes(np.array([0, 7]), np.array([0.0, 0.1]), 0.2)}
-    dataset = Utterances(cuts, [[]] * 3, RATE, phones=times, slot_samples=320)
+    dataset = Utterances(cuts, [[]] * 3, RATE, phones=times, frame_samples=320)
     phones = dataset[[0, 1, 2]].phones
     assert phones is not None
-    slots = [-(-len(dataset.audio(row)) // 320) for row in range(3)]
-    assert phones[0, : slots[0]].tolist() == [0] * 5 + [7] * 5 + [0] * (slots[0] - 10)
+    frames = [-(-len(dataset.audio(row)) // 320) for row in range(3)]
+    assert phones[0, : frames[0]].tolist() == [0] * 5 + [7] * 5 + [0] * (frames[0] - 10)
     assert (phones[1] == UNKNOWN).all()
-    assert (phones[2, : slots[2]] == 0).all() and (phones[2, slots[2] :] == UNKNOWN).all()
+    assert (phones[2, : frames[2]] == 0).all() and (phones[2, frames[2] :] == UNKNOWN).all()
 
 
 @pytest.mark.parametrize("rate", [8000, 48000])

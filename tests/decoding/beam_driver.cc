@@ -44,7 +44,7 @@ void run(uint32_t seed) {
   const Toy toy;
   const asr::Options options = {static_cast<int32_t>(1 + below(20)), static_cast<int32_t>(1 + below(8)),
                                 static_cast<int64_t>(1 + below(40)), 2 + 10 * uniform(), 2 + 15 * uniform(),
-                                0.3 + 2 * uniform(), {uniform(), uniform() - 0.5, -3 * uniform()}};
+                                0.3 + 2 * uniform(), {uniform(), uniform() - 0.5, -3 * uniform()}, static_cast<int64_t>(below(2))};
   asr::Beam beam(pieces, options, below(3) ? &toy : nullptr);
   asr::Beam other = beam;
   int64_t end = 0, frames = 0;

@@ -15,6 +15,7 @@ from asr.data.manifest import write_cuts
 from asr.text import train_tokenizer
 
 WORDS = {"la": 300.0, "mi": 520.0, "so": 900.0, "re": 1500.0}
+LEXICON = "la L AA\nmi M IY\nso S OW\nre R EY\n"
 RATE = 16000
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from asr.bundle import load_bundle
 from asr.cli import dispatch
+from asr.data.manifest import load_cuts
 from asr.streaming import StreamingRecognizer
 from asr.text import train_tokenizer
 from tests.conftest import signal
-from tests.training.conftest import WORDS
+from tests.training.conftest import LEXICON, WORDS
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
 
@@ -20,16 +22,19 @@ CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
 def test_every_config_builds_trains_a_step_and_streams_a_chunk(
     config: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    # a token a word, so that frames of 80 ms are enough
-    train_tokenizer([" ".join(WORDS)] * 20, tmp_path / "tokenizer.model", 16, "bpe")
-    (tmp_path / "phones.ctm").write_text("train-000 1 0 0.5 AH\n")
+    tokenizer = tmp_path / Path(yaml.safe_load(config.read_text())["model"]["tokenizer"]).name
+    if tokenizer.suffix == ".txt":
+        tokenizer.write_text(LEXICON)
+    else:  # a token a word, so that frames of 80 ms are enough
+        train_tokenizer([" ".join(WORDS)] * 20, tokenizer, 16, "bpe")
+    names = [cut.id for cut in load_cuts([corpus / "train.jsonl.gz", corpus / "dev.jsonl.gz"])]
+    (tmp_path / "phones.ctm").write_text("".join(f"{name} 1 0 0.5 AH\n" for name in names))
     overrides = {
-        "model.tokenizer": tmp_path / "tokenizer.model",
+        "model.tokenizer": tokenizer,
         "model.init_from": "null",
         "data.train": f"[{corpus}/train.jsonl.gz]",
         "data.dev": f"[{corpus}/dev.jsonl.gz]",
         "data.phones": f"[{tmp_path}/phones.ctm]",
-        "data.text.share": 0,
         "data.augmentation.noise_share": 0,
         "data.augmentation.room_share": 0,
         "data.max_duration": 4,

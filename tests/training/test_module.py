@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from pathlib import Path
 
 import pytest
@@ -9,15 +9,17 @@ from torch import nn
 
 from asr.data.augment import SpecAugment
 from asr.data.dataset import Batch
-from asr.data.spoken_text import TextBatch
-from asr.encoder import EncoderConfig, PhoneLayer
+from asr.data.phones import phone_log_probs
+from asr.encoder import EncoderConfig
 from asr.errors import UserError
-from asr.phones import UNKNOWN
+from asr.phones import INDEX, SILENCE, UNKNOWN
 from asr.training.callbacks import Ema
 from asr.training.checkpoint import average
+from asr.training.denominator import bigram
 from asr.training.module import CtcTraining, Objective, measure_statistics
 from asr.training.schedule import Optimiser, adamw, schedule
 from tests.conftest import signal
+from tests.training.conftest import LEXICON
 
 ENCODER = EncoderConfig(channels=(8, 8), width=16, hidden=16, lookahead=(0, 2), dropout=0.0)
 
@@ -40,27 +42,21 @@ def batch() -> Batch:
     return Batch(audio, lengths, tokens, token_lengths, ("a", "b"), ("la mi", "so"))
 
 
-def outputs_of(module: CtcTraining, batch: Batch, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    outputs = module.outputs(batch, training)
-    assert outputs.log_probs is not None
-    return outputs.log_probs, outputs.frames
-
-
 def test_the_training_path_without_masks_is_the_offline_path(module: CtcTraining, batch: Batch) -> None:
-    log_probs, frames = outputs_of(module, batch, training=False)
+    log_probs, frames = module.outputs(batch, training=False)
     expected, expected_frames = module.model.offline(batch.audio, batch.lengths)
     torch.testing.assert_close(log_probs, expected)
     assert torch.equal(frames, expected_frames)
 
 
 def test_masks_change_the_outputs_and_follow_the_generator(module: CtcTraining, batch: Batch) -> None:
-    plain, _ = outputs_of(module, batch, training=False)
+    plain, _ = module.outputs(batch, training=False)
     module.on_train_batch_start(batch, 7)
-    first, _ = outputs_of(module, batch, training=True)
+    first, _ = module.outputs(batch, training=True)
     module.on_train_batch_start(batch, 7)
-    again, _ = outputs_of(module, batch, training=True)
+    again, _ = module.outputs(batch, training=True)
     module.on_train_batch_start(batch, 8)
-    other, _ = outputs_of(module, batch, training=True)
+    other, _ = module.outputs(batch, training=True)
     assert torch.equal(first, again)
     assert not torch.allclose(first, plain)
     assert not torch.allclose(first, other)
@@ -68,12 +64,12 @@ def test_masks_change_the_outputs_and_follow_the_generator(module: CtcTraining, 
 
 def test_utterances_begin_in_the_zero_state_or_where_another_ended(module: CtcTraining, batch: Batch) -> None:
     module.masks = SpecAugment(time_masks=0, frequency_masks=0)
-    fresh, _ = outputs_of(module, batch, training=True)
+    fresh, _ = module.outputs(batch, training=True)
     for carried, same in ((0.0, [True, True]), (1.0, [False, False])):
         module.carried = carried
-        again, _ = outputs_of(module, batch, training=True)
+        again, _ = module.outputs(batch, training=True)
         assert [torch.equal(a, b) for a, b in zip(fresh, again, strict=True)] == same
-    validated, _ = outputs_of(module, batch, training=False)
+    validated, _ = module.outputs(batch, training=False)
     torch.testing.assert_close(validated, fresh)
 
 
@@ -81,7 +77,7 @@ def test_padding_does_not_change_the_loss(module: CtcTraining, batch: Batch) -> 
     first = Batch(*(field[:1] for field in batch[:6]))  # type: ignore[arg-type]
     second = Batch(*(field[1:] for field in batch[:6]))._replace(audio=batch.audio[1:, :9000])  # type: ignore[arg-type]
     both, alone, short = (
-        module.loss(*outputs_of(module, b, training=False), b) for b in (batch, first, second)
+        module.sequence_loss(*module.outputs(b, training=False), b) for b in (batch, first, second)
     )
     torch.testing.assert_close(both, alone + short, rtol=1e-4, atol=1e-4)
 
@@ -144,80 +140,161 @@ def test_the_average_of_checkpoints_is_the_mean_of_their_weights(tmp_path: Path)
     assert torch.equal(average(paths)["w"], torch.full((2,), 3.0))
 
 
-PHONES = replace(ENCODER, lookahead=(1, 2), phone_layer=PhoneLayer(after=1, phones=40, slots=2))
+@pytest.fixture
+def lexicon(tmp_path: Path) -> Path:
+    (tmp_path / "lexicon.txt").write_text(LEXICON)
+    return tmp_path / "lexicon.txt"
 
 
 @pytest.fixture
-def hearing(corpus: Path) -> CtcTraining:
+def hearing(lexicon: Path) -> CtcTraining:
     torch.manual_seed(0)
-    module = CtcTraining(corpus / "tokenizer.model", PHONES, objective=Objective(ctc=1.0, phones=1.0))
+    module = CtcTraining(lexicon, ENCODER, outputs=2, objective=Objective(ctc=0.0, frames=1.0))
     module.model.frontend.set_statistics(torch.full((80,), -6.0), torch.full((80,), 3.0))
     module.carried = 0.0
     return module.eval()
 
 
-def test_phones_are_judged_where_they_are_known_and_at_their_time(hearing: CtcTraining, batch: Batch) -> None:
-    phones = hearing.outputs(batch, training=False).phones
-    assert phones is not None
-    likeliest = phones.flatten(1, 2).argmax(-1)  # (B, K)
-    labels = likeliest[:, :50].clone()
-    labels[0, 10], labels[1, 20:] = (labels[0, 10] + 1) % 40, UNKNOWN
-    loss, wrong, known = hearing.phone_loss(phones, batch._replace(phones=labels))
-    assert (int(wrong), int(known)) == (1, 70)
-    chosen = phones.flatten(1, 2)[:, :50].gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-    torch.testing.assert_close(loss, -(chosen[0].sum() + chosen[1, :20].sum()))
-
-
-def test_the_phones_of_a_frame_are_those_of_the_audio_of_that_frame(
+def test_with_two_outputs_a_frame_the_training_path_is_the_offline_path_too(
     hearing: CtcTraining, batch: Batch
 ) -> None:
-    """Not delayed by the lookahead of the blocks below: a label is put where it was said."""
-    torch.nn.init.normal_(hearing.model.encoder.blocks[0].lookahead.weight)  # zeros at first
-    before = hearing.outputs(batch, training=False).phones
-    frame, ahead = 12, 1
-    batch.audio[:, frame * 640 :] = 0.3
-    after = hearing.outputs(batch, training=False).phones
-    assert before is not None and after is not None
-    differs = (before - after).abs().amax((0, 2, 3)) > 1e-6
-    assert int(differs.nonzero()[0]) == frame - ahead
+    batch = batch._replace(audio=batch.audio[:, :15500])  # ends in the first half of a step
+    log_probs, frames = hearing.outputs(batch, training=False)
+    expected, expected_frames = hearing.model.offline(batch.audio, batch.lengths)
+    torch.testing.assert_close(log_probs[:, : expected.size(1)], expected)
+    assert torch.equal(frames, expected_frames)
 
 
-def spoken(frames: int = 20) -> TextBatch:
-    posteriors = torch.zeros(2, frames, 2, 40)
-    posteriors[..., 0] = 1.0
-    posteriors[:, 4:9] = torch.eye(40)[
-        torch.randint(1, 40, (2, 5, 2), generator=torch.Generator().manual_seed(1))
-    ]
-    tokens, lengths = torch.tensor([[2, 3], [4, 5]]), torch.full((2,), frames * 640)
-    return TextBatch(posteriors, lengths, tokens, torch.tensor([2, 2]), ("a", "b"), ("la", "mi"))
+def test_frames_are_judged_by_the_phone_wherever_in_a_word_it_stands(
+    hearing: CtcTraining, batch: Batch
+) -> None:
+    pieces = hearing.tokenizer.pieces
+    log_probs, _ = hearing.outputs(batch, training=False)
+    probabilities = log_probs.exp()
+    s = [token for token, piece in enumerate(pieces) if piece in ("s", "\u2581s")]
+    blank = hearing.tokenizer.blank
+    labels = torch.full((2, 50), UNKNOWN)
+    labels[0, 10], labels[1, 3] = INDEX["S"], SILENCE
+    loss, _, known = hearing.frame_loss(log_probs, labels)
+    expected = -probabilities[0, 10, s].sum().log() - log_probs[1, 3, blank]
+    torch.testing.assert_close(loss, expected)
+    assert int(known) == 2 and len(s) == 2
+
+    halves = torch.full_like(log_probs, -20.0)
+    halves[..., s], halves[..., blank] = math.log(0.3), math.log(0.4)  # together likelier than the blank
+    assert [int(hearing.frame_loss(halves, labels)[1])] == [1]
 
 
-def test_text_trains_the_blocks_above_the_phones_and_no_other(hearing: CtcTraining) -> None:
-    batch = spoken()
-    outputs = hearing.outputs(batch, training=True)
-    assert outputs.log_probs is not None and outputs.log_probs.shape[:2] == (2, 20)
-    hearing.loss(outputs.log_probs, outputs.frames, batch).backward()
-    moved = {name for name, parameter in hearing.model.named_parameters() if parameter.grad is not None}
-    above = ("encoder.blocks.1.", "encoder.phones.embedding.", "encoder.norm.", "head.")
-    assert moved == {name for name, _ in hearing.model.named_parameters() if name.startswith(above)}
+def test_a_smoothed_label_leaves_a_share_to_the_others(hearing: CtcTraining, batch: Batch) -> None:
+    log_probs, _ = hearing.outputs(batch, training=False)
+    labels = torch.full((2, 50), INDEX["AH"])
+    sharp, _, _ = hearing.frame_loss(log_probs, labels)
+    hearing.objective = Objective(ctc=0.0, frames=1.0, smoothing=0.1)
+    smooth, _, _ = hearing.frame_loss(log_probs, labels)
+    even = -phone_log_probs(log_probs[:, :50]).mean(-1).sum()
+    torch.testing.assert_close(smooth, 0.9 * sharp + 0.1 * even)
 
 
-def test_without_words_to_learn_nothing_above_the_phones_runs(hearing: CtcTraining, batch: Batch) -> None:
-    hearing.objective = Objective(ctc=0.0, phones=1.0)
-    assert hearing.outputs(batch, training=True).log_probs is None
+def test_the_outputs_of_a_frame_are_those_of_the_audio_of_that_frame(
+    hearing: CtcTraining, batch: Batch
+) -> None:
+    """Not delayed by the lookahead: a label is put where it was said."""
+    torch.nn.init.normal_(hearing.model.encoder.blocks[1].lookahead.weight)  # zeros at first
+    before, _ = hearing.outputs(batch, training=False)
+    step, ahead = 12, 2
+    batch.audio[:, step * 640 :] = 0.3
+    after, _ = hearing.outputs(batch, training=False)
+    differs = (before - after).abs().amax((0, 2)) > 1e-6
+    assert int(differs.nonzero()[0]) == 2 * (step - ahead)
 
 
-def test_an_objective_of_phones_needs_a_phone_layer(corpus: Path) -> None:
-    with pytest.raises(UserError, match="phone_layer"):
-        CtcTraining(corpus / "tokenizer.model", ENCODER, objective=Objective(phones=1.0))
+def test_frames_can_be_learnt(hearing: CtcTraining, batch: Batch) -> None:
+    """The labels of one batch, by hand: the error goes away."""
+    labels = torch.full((2, 50), SILENCE)
+    labels[:, 7:20], labels[:, 20:31] = INDEX["L"], INDEX["AA"]
+    labels[1, 29:] = UNKNOWN
+    optimiser = torch.optim.Adam(hearing.parameters(), 0.02)
+    errors = []
+    for _ in range(40):
+        loss, wrong, known = hearing.frame_loss(hearing.outputs(batch, training=False)[0], labels)
+        optimiser.zero_grad()
+        (loss / known).backward()
+        optimiser.step()
+        errors.append(int(wrong) / int(known))
+    assert errors[0] > 0.5 and errors[-1] < 0.05
 
 
-def test_a_checkpoint_keeps_where_text_ended_too(hearing: CtcTraining, corpus: Path) -> None:
-    hearing.outputs(spoken(), training=True)
+def test_ctc_is_not_computed_where_it_has_no_weight(
+    hearing: CtcTraining, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "sequence_loss", None)
+    monkeypatch.setattr(hearing, "log", lambda *_, **__: None)
+    batch = batch._replace(phones=torch.full((2, 50), SILENCE))
+    assert hearing.training_step(batch, 0) > 0
+    hearing.validation_step(batch, 0)
+    (sums,) = hearing._sums
+    assert sums.known == 100 and sums.words == 0 and hearing.judged_by == "dev_frame_error"
+
+
+def test_phones_are_counted_wherever_in_a_word_they_are(hearing: CtcTraining, batch: Batch) -> None:
+    tokens = [hearing.tokenizer.encode("la mi"), hearing.tokenizer.encode("so")]
+    batch = batch._replace(
+        tokens=torch.tensor([tokens[0], [*tokens[1], 0, 0]]), token_lengths=torch.tensor([4, 2])
+    )
+    assert hearing._count(batch, ["l a m i", "s o"]) == (0, 6)
+    assert hearing._count(batch, ["l a m i", "l o m"]) == (2, 6)
+
+    hearing.objective = Objective(ctc=1.0)
+    assert hearing.judged_by == "dev_phone_error"
+    log_probs = torch.full((1, 6, hearing.tokenizer.vocabulary), -9.0)
+    first, inside = (hearing.tokenizer.pieces.index(piece) for piece in ("\u2581s", "s"))
+    for frame, best in enumerate([first, inside, 0, inside, inside, first]):
+        log_probs[0, frame, best] = 0.0
+    assert hearing.greedy(log_probs, torch.tensor([6])) == ["s s"]
+
+
+def test_the_denominator_makes_the_reference_likelier_than_its_rivals(
+    hearing: CtcTraining, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "log", lambda *_, **__: None)
+    hearing.objective = Objective(ctc=1.0, denominator=1.0)
+    tokens = [hearing.tokenizer.encode("la mi"), hearing.tokenizer.encode("so")]
+    hearing._bigram = bigram(tokens, hearing.tokenizer.vocabulary)
+    batch = batch._replace(
+        tokens=torch.tensor([tokens[0], [*tokens[1], 0, 0]]), token_lengths=torch.tensor([4, 2])
+    )
+    optimiser = torch.optim.Adam(hearing.parameters(), 0.02)
+    losses = []
+    for step in range(25):
+        loss = hearing.training_step(batch, step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss))
+    # what is left is the bigram's: the text is one of those that it allows
+    texts = sum(-hearing._bigram[[0, *own[:-1]], own].log().sum() for own in tokens)
+    assert losses[0] > 0.5 + losses[-1]
+    assert losses[-1] == pytest.approx(-float(texts) / 6, abs=0.3)
+
+
+def test_a_denominator_alone_is_refused(lexicon: Path) -> None:
+    with pytest.raises(UserError, match=r"objective\.denominator"):
+        CtcTraining(lexicon, ENCODER, objective=Objective(ctc=0.0, frames=1.0, denominator=1.0))
+
+
+def test_an_objective_of_frames_needs_phones_as_tokens(corpus: Path) -> None:
+    with pytest.raises(UserError, match=r"objective\.frames"):
+        CtcTraining(corpus / "tokenizer.model", ENCODER, objective=Objective(frames=1.0))
+
+
+def test_an_objective_without_weights_is_refused(lexicon: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.objective"):
+        CtcTraining(lexicon, ENCODER, objective=Objective(ctc=0.0))
+
+
+def test_a_bundle_with_other_outputs_is_refused_as_a_start(hearing: CtcTraining, lexicon: Path) -> None:
     checkpoint: dict = {}
     hearing.on_save_checkpoint(checkpoint)
-    other = CtcTraining(corpus / "tokenizer.model", PHONES)
-    other.on_load_checkpoint(checkpoint)
-    assert hearing._spelt_end is not None and other._spelt_end is not None
-    for block, same in zip(hearing._spelt_end, other._spelt_end, strict=True):
-        assert torch.equal(block.hidden, same.hidden) and torch.equal(block.lookahead, same.lookahead)
+    CtcTraining(lexicon, ENCODER, outputs=2).on_load_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"model\.outputs"):
+        CtcTraining(lexicon, ENCODER).on_load_checkpoint(checkpoint)

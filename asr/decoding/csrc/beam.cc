@@ -180,9 +180,11 @@ void Beam::survive() {
   const int32_t count = static_cast<int32_t>(live_.size());
   std::sort(heap_.begin(), heap_.end());
   next_.clear();
+  futures_.clear();
   for (const Live& live : live_) nodes_[live.node].slot = kDead;
   for (const Entry& entry : heap_) {
     if (entry.score < best_score_ - options_.threshold) break;
+    if (options_.recombine && !is_first(entry)) continue;
     Live live = entry.index < count ? continued(entry.index) : begun(candidates_[entry.index - count]);
     nodes_[live.node].slot = static_cast<int32_t>(next_.size());
     next_.push_back(live);
@@ -192,6 +194,21 @@ void Beam::survive() {
     if (nodes_[live.node].slot < 0) dropped_.push_back({live.node, live.score, 0});
   }
   live_.swap(next_);
+}
+
+// Of all entries with its future; the better ones have been asked before.
+bool Beam::is_first(const Entry& entry) {
+  const int32_t count = static_cast<int32_t>(live_.size());
+  if (entry.index < count) {
+    const Node& node = nodes_[live_[entry.index].node];
+    return futures_.insert(scorer_.future(node.scored.lm, node.scored.context, node.hash) + node.token).second;
+  }
+  const Candidate& candidate = candidates_[entry.index - count];
+  const Node& from = nodes_[live_[candidate.slot].node];
+  const bool starts = scorer_.starts_word(candidate.token);
+  const LmState& lm = starts ? from.scored.finished.lm : from.scored.lm;
+  const uint64_t letters = spelled(from.hash, candidate.token);
+  return futures_.insert(scorer_.future(lm, candidate.context, letters) + candidate.token).second;
 }
 
 Beam::Live Beam::continued(int32_t slot) {

@@ -5,6 +5,9 @@
 // search is exact. Prefixes are the nodes of a trie. Beside the sums, each prefix has its single best alignment,
 // for times. What a prefix scores beside its acoustics is its Scorer's, and constant.
 //
+// Where tokens spell pronunciations (`recombine`), prefixes that differ only in words of which nothing that follows
+// depends are one hypothesis, the best of them, as in a search of states: there are many times more of them.
+//
 // Words that all hypotheses share are final: they are handed out, and the trie's root moves behind them.
 // Natural logarithms everywhere; frames count from the beginning of the stream.
 #ifndef ASR_BEAM_H_
@@ -12,6 +15,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <unordered_set>
 #include <vector>
 
 #include "scoring.h"
@@ -23,6 +27,7 @@ struct Options {
   int64_t max_tentative;
   double token_threshold, threshold, temperature;
   Weights weights;
+  int64_t recombine;  // whether of prefixes with the same future only the best is kept
 };
 
 struct Token {
@@ -142,6 +147,7 @@ class Beam {
   void extend();
   void offer(double score, int32_t index);
   void survive();
+  bool is_first(const Entry& entry);
   Live continued(int32_t slot);
   Live begun(const Candidate& candidate);
   static double entry_score(const Live& from, int32_t token);
@@ -171,6 +177,7 @@ class Beam {
   void put_words(const std::vector<Token>& tokens, int64_t length, const std::vector<double>& confidences,
                  Words& words) const;
   uint64_t text_hash(int32_t node) const;
+  uint64_t spelled(uint64_t hash, int32_t token) const;
 
   Options options_;
   int32_t vocabulary_;
@@ -206,6 +213,7 @@ class Beam {
   std::vector<Candidate> candidates_;
   std::vector<Entry> heap_;  // the best so far, the worst of them on top
   double cutoff_ = 0, best_score_ = 0;
+  std::unordered_set<uint64_t> futures_;
   std::vector<Dropped> dropped_;
   std::vector<Spoken> spoken_before_;
   std::vector<char> agrees_;

@@ -10,6 +10,7 @@
 #include "estimate.h"
 #include "ngram.h"
 #include "ngram_arpa.h"
+#include "pronunciations.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -80,6 +81,12 @@ EXPORT LanguageModel* asr_lm_open(const char* path, char* error) {
 EXPORT LanguageModel* asr_lm_callback(const LanguageModel* lexicon, int order, ScoreCallback callback, char* error) {
   return guarded<LanguageModel*>(error, nullptr,
                                  [&] { return new CallbackModel(ngram(lexicon), order, callback); });
+}
+
+// Of the words of `model`, which may be null, by how they are said: see pronunciations.h.
+EXPORT LanguageModel* asr_lm_pronounced(const LanguageModel* model, const char* lexicon, size_t size, char* error) {
+  return guarded<LanguageModel*>(error, nullptr,
+                                 [&] { return new Pronunciations(model, std::string(lexicon, size)); });
 }
 
 EXPORT void asr_lm_close(LanguageModel* model) { delete model; }

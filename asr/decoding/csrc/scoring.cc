@@ -104,14 +104,19 @@ const Finished& Scorer::finish(Scored& scored) const {
     if (model_) {
       const uint32_t word = context.lexicon < 0 ? model_->unknown() : model_->word(context.lexicon);
       finished.banked += weigh(model_->score(scored.lm, word, &finished.lm)) + weights_.word_bonus;
-      const bool excused = hotwords_ && hotwords_->in_phrase(context.hot);
-      if (word == model_->unknown() && !excused) finished.banked += weights_.unknown_penalty;
+      if (ends_unknown(context)) finished.banked += weights_.unknown_penalty;
     }
   } else {
     finished.unknown = scored.unknown;  // still the same word
   }
   scored.is_finished = true;
   return finished;
+}
+
+// Whether the word, if it ends here, is not in the vocabulary, and no hotword.
+bool Scorer::ends_unknown(const Context& context) const {
+  if (!model_ || !context.open || (hotwords_ && hotwords_->in_phrase(context.hot))) return false;
+  return context.lexicon < 0 || model_->word(context.lexicon) == model_->unknown();
 }
 
 double Scorer::end(Scored& scored) const {
@@ -123,11 +128,23 @@ double Scorer::most(const Scored& from, int32_t token) const {
   const Context& context = from.context;
   double most = context.banked + partial(context.hot) + gain_[token];
   if (starts_word(token)) {
+    if (from.is_finished) return from.finished.banked + partial(from.finished.hot) + gain_[token];
     most += std::max(0.0, weights_.word_bonus) + whole(context.hot);
+    if (ends_unknown(context)) most += weights_.unknown_penalty;
   } else if (context.lexicon < 0) {
     most += context.look;
   }
   return most;
+}
+
+uint64_t Scorer::future(const LmState& lm, const Context& context, uint64_t letters) const {
+  constexpr uint64_t kPrime = 0x9e3779b97f4a7c15u;
+  uint64_t mixed = lm.length;
+  for (int i = 0; i < lm.length; ++i) mixed = (mixed ^ lm.words[i]) * kPrime;
+  mixed = (mixed ^ static_cast<uint32_t>(context.lexicon)) * kPrime;
+  mixed = (mixed ^ static_cast<uint32_t>(context.hot)) * kPrime;
+  if (context.lexicon < 0) mixed = (mixed ^ letters) * kPrime;  // the word is known by them alone
+  return mixed ^ mixed >> 32;
 }
 
 void Scorer::rehear(const Scored* from, int32_t token, Scored& scored) const {

@@ -70,6 +70,9 @@ class Scorer {
   // The state of the hotwords from that of the prefix before; where there is none, from the word's beginning.
   void rehear(const Scored* from, int32_t token, Scored& scored) const;
 
+  // What follows depends on this alone, and on the last token: equal numbers, equal scores from here on.
+  uint64_t future(const LmState& lm, const Context& context, uint64_t letters) const;
+
   bool starts_word(int32_t token) const { return (*pieces_)[token].starts_word; }
   const std::string& letters(int32_t token) const { return (*pieces_)[token].letters; }
 
@@ -81,6 +84,7 @@ class Scorer {
   int32_t walk(int32_t lexicon, int32_t token) const;
   double weigh(float log_prob) const;
   double unknown(const LmState& lm, double& kept) const;
+  bool ends_unknown(const Context& context) const;
 
   std::shared_ptr<const std::vector<Piece>> pieces_;
   Weights weights_;

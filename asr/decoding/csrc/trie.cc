@@ -25,12 +25,16 @@ int32_t Beam::new_node(int32_t parent, int32_t token, const Scored& scored) {
   const bool starts = scorer_.starts_word(token);
   node = {parent, -1, before.child, token, kDead, before.word, before.length + 1, frame_, before.hash, 0, scored};
   if (starts && before.scored.context.open) ++node.word;
-  if (starts) node.hash = kNoLetters;
-  for (const char byte : scorer_.letters(token)) {
-    node.hash = (node.hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3u;
-  }
+  node.hash = spelled(before.hash, token);
   before.child = made;
   return made;
+}
+
+// The hash of a word's letters, with those of one token more.
+uint64_t Beam::spelled(uint64_t hash, int32_t token) const {
+  if (scorer_.starts_word(token)) hash = kNoLetters;
+  for (const char byte : scorer_.letters(token)) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3u;
+  return hash;
 }
 
 int32_t Beam::find_child(int32_t parent, int32_t token) const {

@@ -1,0 +1,45 @@
+// A language model of words, for tokens that spell pronunciations: what the beam takes for a word's letters are
+// its phones, one byte each. Homophones are one word to the beam, as likely as the likeliest of them after the words
+// before; which of them is written is decided when the words around it are known (asr/decoding/homophones.py).
+#ifndef ASR_PRONUNCIATIONS_H_
+#define ASR_PRONUNCIATIONS_H_
+
+#include <string>
+#include <vector>
+
+#include "language_model.h"
+
+namespace asr {
+
+class Pronunciations final : public LanguageModel {
+ public:
+  // lexicon: a line a pronunciation, "phones word"; words: may be null, then all words are equally likely, else
+  // those that it does not know are left out.
+  Pronunciations(const LanguageModel* words, const std::string& lexicon);
+
+  LmState begin() const override { return words_ ? words_->begin() : LmState{}; }
+  float score(const LmState& in, uint32_t word, LmState* out) const override;
+  float score_end(const LmState& in) const override { return words_ ? words_->score_end(in) : 0; }
+  uint32_t unknown() const override { return 0; }
+  int32_t child(int32_t node, uint8_t byte) const override;
+  uint32_t word(int32_t node) const override { return nodes_[node].word; }
+  float best_below(int32_t node) const override { return nodes_[node].best; }
+
+ private:
+  struct Node {
+    int32_t children;  // the first; they lie side by side, in order of their bytes
+    uint32_t word;     // number of the pronunciation, 0: none ends here
+    float best;
+    uint8_t count;
+  };
+
+  std::vector<Node> nodes_;
+  std::vector<uint8_t> bytes_;        // that lead to a node
+  std::vector<uint32_t> first_;       // by pronunciation: where its words begin in `homophones_`
+  std::vector<uint32_t> homophones_;  // ids of the model of words
+  const LanguageModel* words_;
+};
+
+}  // namespace asr
+
+#endif  // ASR_PRONUNCIATIONS_H_

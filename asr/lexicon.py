@@ -1,0 +1,166 @@
+"""How words are said: the lexicon, and phones as the tokens of a model.
+
+A phone is written with one letter (`asr.phones.LETTERS`), so a pronunciation is a string as a word is one,
+and everything that spells words with tokens spells pronunciations alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import islice, product
+from pathlib import Path
+
+from asr.errors import UserError
+from asr.phones import LETTERS, NAMES
+from asr.text import BLANK, UNKNOWN, WORD_START, Tokenizer
+
+MOST_WAYS = 16
+
+
+class Lexicon:
+    """Words and the ways in which each is said, the usual one first; at most one word a line of its file.
+
+    ways: word -> pronunciations, each a string of the phones' letters.
+    """
+
+    def __init__(self, ways: Mapping[str, Sequence[str]]) -> None:
+        self.ways = ways
+
+    @classmethod
+    def load(cls, path: str | Path) -> Lexicon:
+        """A file of CMUdict's form, a line a pronunciation: `word PHONE PHONE`. UserError names the line."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such lexicon; make one with: python -m data_prep.lexicon") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not a lexicon in UTF-8 ({error})") from error
+        ways: dict[str, list[str]] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            word, *phones = line.split() or [""]
+            if not phones:
+                raise UserError(f"{path}, line {number}: a line is a word and its phones, as: cat K AE T")
+            try:
+                ways.setdefault(word, []).append(pronunciation(phones))
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: {error}") from error
+        if not ways:
+            raise UserError(f"{path}: the lexicon has no words; make one with: python -m data_prep.lexicon")
+        return cls(ways)
+
+    def save(self, path: str | Path) -> None:
+        lines = (f"{word} {names(way)}\n" for word, ways in self.ways.items() for way in ways)
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.ways
+
+    @cached_property
+    def homophones(self) -> dict[str, tuple[str, ...]]:
+        """Pronunciation -> the words that are said so."""
+        said: dict[str, list[str]] = {}
+        for word, ways in self.ways.items():
+            for way in dict.fromkeys(ways):
+                said.setdefault(way, []).append(word)
+        return {way: tuple(words) for way, words in said.items()}
+
+    def ways_of(self, words: Sequence[str], heard: str) -> list[str] | None:
+        """The pronunciations of words that together are what was heard; None where none are."""
+        reached: list[dict[int, str]] = [{0: ""}]  # after each word: how much was heard, and its last way
+        for word in words:
+            here = {
+                start + len(way): way
+                for start in reached[-1]
+                for way in self.ways.get(word, ())
+                if heard.startswith(way, start)
+            }
+            reached.append(here)
+        if len(heard) not in reached[-1]:
+            return None
+        ways, end = [], len(heard)
+        for here in reversed(reached[1:]):
+            ways.append(here[end])
+            end -= len(here[end])
+        return ways[::-1]
+
+    def phrases(self, phrase: str) -> list[str]:
+        """The ways to say a phrase, words with spaces between them, at most `MOST_WAYS`.
+
+        Raises ValueError for a word without a pronunciation.
+        """
+        words = phrase.split()
+        missing = next((word for word in words if word not in self), None)
+        if missing is not None:
+            raise ValueError(f"the lexicon does not say how {missing!r} is pronounced; add it to lexicon.txt")
+        return [" ".join(ways) for ways in islice(product(*(self.ways[word] for word in words)), MOST_WAYS)]
+
+
+def respell(way: str) -> str:
+    """A pronunciation that no word has, in letters that suggest it."""
+    return "".join(_SUGGESTED.get(letter, letter) for letter in way)
+
+
+_LETTERS, _SUGGESTIONS = (
+    "a@AcWYCDEReGhIiJoOrSTUuyZ",
+    "a a u o ow y ch th e er ay ng h i ee j o oy r sh th u oo y zh",
+)
+_SUGGESTED = dict(zip(_LETTERS, _SUGGESTIONS.split(), strict=True))
+
+
+def pronunciation(phones: Sequence[str]) -> str:
+    """Names of phones -> their letters; ValueError for what is no phone."""
+    unknown = next((phone for phone in phones if phone not in LETTERS), None)
+    if unknown is not None:
+        raise ValueError(f"{unknown!r} is no phone; there are {' '.join(LETTERS)}")
+    return "".join(LETTERS[phone] for phone in phones)
+
+
+def names(way: str) -> str:
+    """The letters of phones -> their names, with spaces between them."""
+    return " ".join(NAMES[letter] for letter in way)
+
+
+class PhoneTokenizer:
+    """Phones as tokens, each as the first of a word and as another one. What `Tokenizer` is for text.
+
+    Two tokens a phone, so that words can be told apart: CTC has no other mark between them.
+    """
+
+    blank = BLANK
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self.lexicon = lexicon
+        self.pieces = ["<blank>", "<unk>", *(WORD_START + letter for letter in NAMES), *NAMES]
+        self.vocabulary = len(self.pieces)
+        self.model = "\n".join(self.pieces).encode()  # the same in a model and in what goes on from it
+        self._first = {letter: 2 + place for place, letter in enumerate(NAMES)}
+
+    def save(self, path: str | Path) -> None:
+        self.lexicon.save(path)
+
+    def encode(self, text: str, heard: str | None = None) -> list[int]:
+        """The tokens of a text as it is usually said, or, if that is possible, as it was `heard`: the letters
+        of the phones that an aligner found. UNKNOWN for a word that the lexicon lacks."""
+        words = text.split()
+        ways = heard and self.lexicon.ways_of(words, heard)
+        if not ways:
+            ways = [self.lexicon.ways[word][0] if word in self.lexicon else "" for word in words]
+        return [token for way in ways for token in (self.spell(way) if way else [UNKNOWN])]
+
+    def spell(self, way: str) -> list[int]:
+        """A word's pronunciation -> its tokens."""
+        first, *rest = (self._first[letter] for letter in way)
+        return [first, *(token + len(NAMES) for token in rest)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Pronunciations with spaces between them."""
+        pieces = ("" if token in (BLANK, UNKNOWN) else self.pieces[token] for token in tokens)
+        return "".join(pieces).replace(WORD_START, " ").strip()
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer | PhoneTokenizer:
+    """A SentencePiece model, or, by its suffix .txt, a lexicon for the tokens of phones."""
+    if Path(path).suffix == ".txt":
+        return PhoneTokenizer(Lexicon.load(path))
+    return Tokenizer.load(path)

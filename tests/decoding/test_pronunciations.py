@@ -1,0 +1,174 @@
+"""Tokens that spell pronunciations: the words of a lexicon, scored by a language model of words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from asr.decoding.beam import BeamDecoder
+from asr.decoding.config import DecodingConfig
+from asr.decoding.greedy import GreedyDecoder
+from asr.decoding.homophones import Writer
+from asr.decoding.hotwords import Hotword, read_hotwords
+from asr.decoding.language_model import LanguageModel, library, pronounced
+from asr.errors import UserError
+from asr.lexicon import Lexicon, PhoneTokenizer
+from tests.decoding.conftest import estimate_text
+
+WAYS = {
+    "their": ["DEr"],
+    "there": ["DEr"],
+    "they're": ["DEr"],
+    "is": ["Iz"],
+    "a": ["A", "e"],
+    "dog": ["dcg"],
+    "dogs": ["dcgz"],
+    "saw": ["sc"],
+    "cat": ["k@t"],
+    "kat": ["k@t"],
+}
+TEXT = [
+    "there is a dog",
+    "there is a cat",
+    "a cat saw their dog",
+    "a dog saw their cat",
+    "a cat saw their dogs",
+]
+CONFIG = DecodingConfig(beam=64, tokens=80, lm_weight=1.0, word_bonus=0.0, unknown_penalty=-1000.0)
+
+
+@pytest.fixture
+def tokenizer() -> PhoneTokenizer:
+    return PhoneTokenizer(Lexicon(WAYS))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LanguageModel:
+    estimate_text(TEXT, tmp_path)
+    return LanguageModel.open(tmp_path / "model.bin")
+
+
+def heard(tokenizer: PhoneTokenizer, ways: str, sure: float = 0.9) -> NDArray[np.float32]:
+    """Log-probabilities (T, V) of pronunciations, a frame a token and a blank between."""
+    tokens = [token for way in ways.split() for token in tokenizer.spell(way)]
+    rows = np.full((2 * len(tokens) + 1, tokenizer.vocabulary), (1 - sure) / tokenizer.vocabulary)
+    rows[0::2, 0] = rows[np.arange(1, len(rows), 2), tokens] = sure
+    return np.log(rows).astype(np.float32)
+
+
+def decode(decoder: BeamDecoder | GreedyDecoder, log_probs: NDArray[np.float32]) -> str:
+    decoder.accept(log_probs)
+    decoder.flush()
+    return " ".join(word.text for word in decoder.take())
+
+
+def test_a_pronunciation_scores_as_its_likeliest_word(
+    tokenizer: PhoneTokenizer, model: LanguageModel
+) -> None:
+    scored, state = pronounced(tokenizer.lexicon, model), model.begin()
+    for way, word in (("DEr", "there"), ("Iz", "is"), ("e", "a"), ("dcg", "dog")):
+        said, after = (
+            library().asr_lm_score(scored.handle, state, way.encode(), len(way), model.begin()),
+            state,
+        )
+        score, state = model.score(after, word)
+        assert said == score
+
+
+def test_words_around_decide_between_homophones(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    assert decode(decoder, heard(tokenizer, "DEr Iz A dcg")) == "there is a dog"
+    decoder.reset()
+    assert decode(decoder, heard(tokenizer, "e k@t sc DEr dcgz")) == "a cat saw their dogs"
+
+
+def test_words_after_decide_too(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
+    writer = Writer(tokenizer.lexicon, model)
+    assert writer.write(["DEr", "dcg"])[0] == "their"
+    assert writer.write(["DEr", "Iz"])[0] == "there"
+    assert writer.commit(["DEr"], after=["dcg"]) == ("their",)
+    assert writer.commit(["dcg"]) == ("dog",)
+
+
+def test_what_is_committed_stays_whatever_follows(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
+    log_probs = heard(tokenizer, "e k@t sc DEr dcg DEr Iz A k@t")
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    taken = []
+    for frame in range(len(log_probs)):
+        decoder.accept(log_probs[frame : frame + 1])
+        taken += decoder.take()
+    decoder.flush()
+    taken += decoder.take()
+    assert [word.text for word in taken] == ["a", "cat", "saw", "their", "dog", "there", "is", "a", "cat"]
+
+
+def test_an_endpoint_begins_a_sentence_for_homophones_too(
+    tokenizer: PhoneTokenizer, model: LanguageModel
+) -> None:
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    decoder.accept(heard(tokenizer, "e k@t sc"))
+    decoder.flush()
+    decoder.accept(heard(tokenizer, "DEr Iz"))
+    decoder.flush()
+    assert [word.text for word in decoder.take()] == ["a", "cat", "saw", "there", "is"]
+
+
+def test_only_words_of_lexicon_and_model_are_heard(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    found = decode(decoder, heard(tokenizer, "DEr Iz A k@d", sure=0.6))
+    assert set(found.split()) <= set(WAYS)
+    assert "kat" not in found  # the model does not know it
+
+
+def test_without_a_model_words_are_those_of_the_lexicon(tokenizer: PhoneTokenizer) -> None:
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, lexicon=tokenizer.lexicon)
+    assert decode(decoder, heard(tokenizer, "Iz e dcg")) == "is a dog"
+    greedy = GreedyDecoder(tokenizer.pieces, tokenizer.lexicon)
+    assert decode(greedy, heard(tokenizer, "Iz e dcg zOb")) == "is a dog zoyb"
+
+
+def test_a_hotword_that_the_model_lacks_is_heard_and_preferred(
+    tokenizer: PhoneTokenizer, model: LanguageModel
+) -> None:
+    log_probs = heard(tokenizer, "A k@t")
+    plain = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    assert decode(plain, log_probs) == "a cat"
+    hot = BeamDecoder(tokenizer.pieces, CONFIG, model, [Hotword("kat", 3.0)], lexicon=tokenizer.lexicon)
+    assert decode(hot, log_probs) == "a kat"
+
+
+def test_a_hotword_without_pronunciation_is_named(tokenizer: PhoneTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "hot.txt").write_text("cat\nbilbo baggins\n")
+    with pytest.raises(UserError, match=r"hot\.txt, line 2: .*'bilbo' is pronounced"):
+        read_hotwords(tmp_path / "hot.txt", tokenizer.pieces, tokenizer.lexicon)
+
+
+def test_copies_go_on_by_themselves(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    decoder.accept(heard(tokenizer, "e k@t sc"))
+    twin = decoder.copy()
+    assert decode(twin, heard(tokenizer, "DEr dcg")) == "a cat saw their dog"
+    decoder.flush()
+    assert [word.text for word in decoder.take()] == ["a", "cat", "saw"]
+
+
+def test_of_prefixes_with_the_same_future_one_is_followed(tokenizer: PhoneTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "uni").mkdir()
+    estimate_text(TEXT, tmp_path / "uni", order=1)
+    model = LanguageModel.open(tmp_path / "uni" / "model.bin")
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    decoder.accept(heard(tokenizer, "A Iz A Iz A Iz", sure=0.5))
+    texts = [reading.text for reading in decoder.nbest(1000)]
+    assert len(set(texts)) == len(texts) <= sum(len(way) for ways in WAYS.values() for way in ways)
+    plain = BeamDecoder(tokenizer.pieces, CONFIG)
+    plain.accept(heard(tokenizer, "A Iz A Iz A Iz", sure=0.5))
+    assert len(plain.nbest(1000)) == CONFIG.beam
+
+
+def test_readings_are_written_in_words(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    decoder.accept(heard(tokenizer, "e k@t sc DEr dcg"))
+    assert decoder.nbest(1)[0].text == "a cat saw their dog"
