@@ -320,6 +320,8 @@ def new_decoder(bundle: Bundle, hotwords: Sequence[Hotword] = ()) -> Decoder:
     pieces, lexicon, config = bundle.tokenizer.pieces, bundle.tokenizer.lexicon, bundle.decoding
     if config.beam > 1:
         return BeamDecoder(pieces, config, bundle.language_model, hotwords, lexicon)
+    if lexicon is not None:
+        raise UserError("the model's tokens are phones, of which a beam makes words: decode with --beam 64")
     if hotwords:
         raise UserError(NO_BEAM)
-    return GreedyDecoder(pieces, lexicon)
+    return GreedyDecoder(pieces)

@@ -93,9 +93,10 @@ class BeamDecoder:
 
     def tentative(self) -> list[DecodedWord]:
         """The best hypothesis after the final words."""
-        words = self._words(_library().asr_beam_tentative)
         if self._writer is None:
-            return words
+            return self._words(_library().asr_beam_tentative)
+        self._written += self._take()  # they come before
+        words = self._words(_library().asr_beam_tentative)
         return _written(words, self._writer.write([word.text for word in words]))
 
     def flush(self) -> None:
@@ -129,6 +130,7 @@ class BeamDecoder:
 
         A text's score and times are those of its best segmentation, its posterior that of all.
         """
+        self._written += self._take()
         readings, tokens = ctypes.POINTER(_Reading)(), ctypes.POINTER(_Token)()
         found = _library().asr_beam_nbest(self._handle, count, ctypes.byref(readings), ctypes.byref(tokens))
         _check(found < 0)

@@ -74,3 +74,17 @@ _LEAST: dict[str, float] = {
     "stable_frames": 0,
     "max_tentative": 1,
 }
+
+# For tokens of phones, 20 ms each: they are sure of little, the words of the lexicon are many, and others
+# there are none.
+OF_PHONES = DecodingConfig(
+    beam=128,
+    tokens=80,
+    token_threshold=7.0,
+    threshold=20.0,
+    lm_weight=1.0,
+    word_bonus=0.0,
+    unknown_penalty=-1000.0,
+    stable_frames=4,
+    max_tentative=250,
+)

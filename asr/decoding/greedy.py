@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.homophones import Writer
 from asr.decoding.spelling import Spelling
 from asr.decoding.types import DecodedWord, Token
-from asr.lexicon import Lexicon
 from asr.text import BLANK
 
 
@@ -24,9 +22,8 @@ class GreedyDecoder:
     A word's confidence is the geometric mean of its tokens' probabilities, each the highest of its frames.
     """
 
-    def __init__(self, pieces: Sequence[str], lexicon: Lexicon | None = None) -> None:
+    def __init__(self, pieces: Sequence[str]) -> None:
         self._spelling = Spelling(pieces)
-        self._writer = None if lexicon is None else Writer(lexicon)
         self.reset()
 
     def reset(self) -> None:
@@ -68,8 +65,6 @@ class GreedyDecoder:
         text = self._spelling.word(ids)
         if not text:
             return []
-        if self._writer is not None:
-            (text,) = self._writer.write([text])
         confidence = math.exp(sum(token.log_prob for token in self._tokens) / len(self._tokens))
         start, end, survived = self._tokens[0].start, self._tokens[-1].end, self._frame - self._began + 1
         return [DecodedWord(text, ids, start, end, min(confidence, 1.0), survived)]

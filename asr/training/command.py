@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from asr.bundle import Bundle, save_bundle
 from asr.data.datamodule import AsrData
+from asr.decoding.config import OF_PHONES, DecodingConfig
 from asr.errors import UserError
 from asr.training.callbacks import JUDGED, LAST, Ema, GentleStop, LearningCurve, SaveLast
 from asr.training.checkpoint import WholeCheckpoints, average
@@ -173,7 +174,8 @@ def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
         candidates.append(Candidate("the end of training", weights, _dev_error(module, data, weights)))
     chosen = min(candidates, key=lambda candidate: candidate.error)
     module.load_state_dict(chosen.weights)
-    save_bundle(directory, Bundle(module.model, module.tokenizer))
+    decoding = DecodingConfig() if module.tokenizer.lexicon is None else OF_PHONES
+    save_bundle(directory, Bundle(module.model, module.tokenizer, decoding))
     errors = ", ".join(f"{each.name} {each.error:.2f} %" for each in candidates)
     print(f"{directory}: {chosen.name}; {JUDGED[module.judged_by]}: {errors}")
 

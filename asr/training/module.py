@@ -222,7 +222,7 @@ class CtcTraining(LightningModule):
         self._sums.append(Sums(sequences, tokens, edits, words, summed, wrong, known))
 
     def _count(self, batch: Batch, found: list[str]) -> tuple[int, int]:
-        """Errors, and words, of a batch of texts as its tokens say them; phones where these are the tokens."""
+        """Errors, and words, of a batch as its tokens say it; phones where these are the tokens."""
         from jiwer import process_words  # a second of import that only validation needs
 
         tokens = zip(batch.tokens.cpu(), batch.token_lengths, strict=True)

