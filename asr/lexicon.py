@@ -87,13 +87,21 @@ class Lexicon:
     def phrases(self, phrase: str) -> list[str]:
         """The ways to say a phrase, words with spaces between them, at most `MOST_WAYS`.
 
-        Raises ValueError for a word without a pronunciation.
+        Raises ValueError for a word of which no pronunciation is known or can be guessed.
         """
-        words = phrase.split()
-        missing = next((word for word in words if word not in self), None)
-        if missing is not None:
-            raise ValueError(f"the lexicon does not say how {missing!r} is pronounced; add it to lexicon.txt")
-        return [" ".join(ways) for ways in islice(product(*(self.ways[word] for word in words)), MOST_WAYS)]
+        words = [self.ways_or_guess(word) for word in phrase.split()]
+        return [" ".join(ways) for ways in islice(product(*words), MOST_WAYS)]
+
+    def ways_or_guess(self, word: str) -> Sequence[str]:
+        """How a word is said. Raises ValueError."""
+        if word in self.ways:
+            return self.ways[word]
+        from asr.pronounce import guess
+
+        try:
+            return [guess(word)]
+        except UserError as error:
+            raise ValueError(f"the lexicon does not say how {word!r} is pronounced ({error})") from error
 
 
 def respell(way: str) -> str:

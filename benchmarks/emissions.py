@@ -113,6 +113,10 @@ def compute(model_path: Path, cuts_path: Path) -> Emissions:
 
     bundle, cuts = load_bundle(model_path), list(load_cuts([cuts_path]))
     model, tokenizer = bundle.model, bundle.tokenizer
+    if tokenizer.lexicon is not None:
+        raise UserError(
+            f"{model_path}: its tokens are phones; decoders are compared on tokens that spell text"
+        )
     order = sorted(range(len(cuts)), key=lambda index: cuts[index].duration)
     spoken: dict[int, Spoken] = {}
     for first in range(0, len(order), BATCH):

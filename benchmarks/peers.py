@@ -104,12 +104,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     options = recogniser_options(args, load_bundle(args.model))
-    greedy = options._replace(
-        bundle=replace(options.bundle, decoding=replace(options.bundle.decoding, beam=1), language_model=None)
-    )
+    bundle = replace(options.bundle, language_model=None)
+    if bundle.tokenizer.lexicon is None:
+        bundle = replace(bundle, decoding=replace(bundle.decoding, beam=1))
     recognisers = {
         PEER: pocketsphinx(),
-        f"{args.model}, greedy": streaming(StreamingRecognizer(*greedy)),
+        f"{args.model}, no language model": streaming(StreamingRecognizer(*options._replace(bundle=bundle))),
         str(args.model): streaming(StreamingRecognizer(*options)),
     }
     cuts = list(load_cuts(args.cuts))

@@ -27,6 +27,7 @@ import numpy as np
 from asr import audio
 from asr.cli import run
 from asr.errors import UserError
+from asr.pronounce import Espeak
 
 DESCRIPTION = "Synthesise the demo corpus with espeak-ng, and write its manifests."
 TRAIN, DEV = "train-clean-demo", "dev-clean-demo"
@@ -151,23 +152,14 @@ def _sentences(rng: random.Random, part: str, count: int, said: set[str]) -> tup
 # Speech
 
 
-class Espeak:
-    """The espeak-ng library of this process. One at a time: its state is global."""
+class Voices(Espeak):
+    """espeak-ng's voices, one at a time."""
 
     RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4  # espeak_PARAMETER in speak_lib.h
     _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise UserError("espeak-ng is needed here: pip install espeakng-loader") from error
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        synchronous, no_exit = 2, 0x8000
-        data = str(espeakng_loader.get_data_path()).encode()
-        self.rate: int = self._library.espeak_Initialize(synchronous, 0, data, no_exit)
-        if self.rate <= 0:
-            raise UserError("espeak-ng does not start: install espeakng-loader again")
+        super().__init__()
         self._pieces: list[np.ndarray] = []
         self._callback = self._Callback(self._collect)  # held here, or it would be freed under espeak's hands
         self._library.espeak_SetSynthCallback(self._callback)
@@ -188,19 +180,10 @@ class Espeak:
         self._library.espeak_Synth(data, len(data), 0, 1, 0, utf8, None, None)
         return np.concatenate(self._pieces).astype(np.float32) / 32768
 
-    def ipa(self, word: str, voice: str) -> str:
-        """How the voice would say a word: IPA with stress marks, "_" between phonemes."""
-        self._library.espeak_SetVoiceByName(voice.encode())
-        utf8, ipa, separator = 1, 0x02, ord("_") << 8
-        text = ctypes.c_char_p(word.encode())
-        spoken = self._library.espeak_TextToPhonemes
-        spoken.restype = ctypes.c_char_p
-        return spoken(ctypes.byref(text), utf8, ipa | separator).decode()
-
 
 def synthesise(speakers: list[Speaker], tree: Path, seed: int) -> int:
     """Write all that these speakers say below `tree`, at 16 kHz; returns the number of utterances."""
-    espeak = Espeak()
+    espeak = Voices()
     for speaker in speakers:
         rng = random.Random(f"{seed} {speaker.number}")
         noise = np.random.default_rng([seed, speaker.number])

@@ -1,10 +1,13 @@
-"""How the words of a text are pronounced: CMUdict, and espeak-ng for what it lacks.
+"""How the words of texts and transcripts are pronounced: CMUdict, and espeak-ng for what it lacks.
 
     pip install pocketsphinx espeakng-loader
-    python -m data_prep.lexicon --text books.txt.xz --output exp/lexicon.txt
+    python -m data_prep.lexicon --text books.txt.xz --cuts data/train.jsonl.gz --output exp/lexicon.txt
+    python -m data_prep.lexicon --known asr/models/en-small/lexicon.txt --cuts data/mine/train.jsonl.gz \\
+        --output exp/mine/lexicon.txt
 
 PocketSphinx's wheel carries the dictionary (BSD 2-clause, Carnegie Mellon University). The output has a line
-a pronunciation, `word phone phone ...`, in CMUdict's phones without stress.
+a pronunciation, `word phone phone ...`, in CMUdict's phones without stress, a word's usual one first. What
+`--known` has stands before all else, as it is; where that is every word, neither package is needed.
 """
 
 from __future__ import annotations
@@ -15,14 +18,15 @@ from collections import Counter
 from pathlib import Path
 
 from asr.cli import at_least, run
+from asr.data.manifest import load_cuts
 from asr.errors import UserError
 from asr.evaluation.results import write_text
+from asr.lexicon import Lexicon, names
 from asr.lm import sentences
-from data_prep.common import progress
-from data_prep.demo import Espeak
-from data_prep.reference_alignment import arpabet
+from asr.pronounce import Espeak, arpabet
+from data_prep.common import progress, warn
 
-DESCRIPTION = "Write a lexicon of the words of texts."
+DESCRIPTION = "Write a lexicon of the words of texts and of the transcripts of manifests."
 
 
 def cmudict() -> dict[str, list[str]]:
@@ -38,32 +42,55 @@ def cmudict() -> dict[str, list[str]]:
     return words
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="data_prep.lexicon", description=DESCRIPTION)
-    parser.add_argument(
-        "--text", type=Path, nargs="+", required=True, metavar="FILE", help=".txt, .gz or .xz"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="LEXICON")
-    parser.add_argument(
-        "--least", type=at_least(1, int), default=3, help="how often espeak-ng's words have to occur (3)"
-    )
-    args = parser.parse_args(argv)
-    known, counts = cmudict(), Counter[str]()
-    for path in args.text:
+def counted(texts: list[Path]) -> Counter[str]:
+    """The words of texts, and how often each occurs."""
+    counts = Counter[str]()
+    for path in texts:
         for line in sentences(path):
             counts.update(line.decode().split())
+    return counts
+
+
+def transcribed(manifests: list[Path]) -> set[str]:
+    """The words of the transcripts of manifests."""
+    cuts = load_cuts(manifests) if manifests else ()
+    return {word for cut in cuts for word in (cut.supervisions[0].text or "").split()}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="data_prep.lexicon", description=DESCRIPTION)
+    parser.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE", help=".txt, .gz or .xz")
+    parser.add_argument(
+        "--cuts", type=Path, nargs="+", default=[], metavar="MANIFEST", help="all words of their transcripts"
+    )
+    parser.add_argument("--known", type=Path, metavar="LEXICON", help="to add to what this one has")
+    parser.add_argument("--output", type=Path, required=True, metavar="LEXICON")
+    parser.add_argument(
+        "--least",
+        type=at_least(1, int),
+        default=3,
+        help="how often espeak-ng's words have to occur in --text (3)",
+    )
+    args = parser.parse_args(argv)
+    if not args.text and not args.cuts:
+        parser.error("give --text FILE or --cuts MANIFEST")
+    known = Lexicon.load(args.known).ways if args.known else {}
+    counts, said = counted(args.text), transcribed(args.cuts)
+    missing = sorted((counts.keys() | said) - known.keys())
+    dictionary = cmudict() if missing else {}
     espeak: Espeak | None = None
-    lines: list[str] = []
+    lines = [f"{word} {names(way)}\n" for word, ways in known.items() for way in ways]
     guessed, unknown = 0, 0
     with progress() as bar:
-        for word in bar.track(sorted(counts), description="pronouncing"):
-            ways = known.get(word, [])
-            if not ways and counts[word] >= args.least:
+        for word in bar.track(missing, description="pronouncing"):
+            ways = dictionary.get(word, [])
+            if not ways and (word in said or counts[word] >= args.least):
                 espeak = espeak or Espeak()
                 try:
                     ways = [arpabet(espeak.ipa(word, "en-us"))]
                     guessed += 1
-                except UserError:  # a sound that English has not
+                except UserError as error:  # a sound that English has not
+                    warn(f"{word}: {error}")
                     unknown += 1
             lines += [f"{word} {phones}\n" for phones in ways if phones]
     args.output.parent.mkdir(parents=True, exist_ok=True)

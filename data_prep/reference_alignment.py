@@ -29,24 +29,13 @@ from asr.data.manifest import load_audio, load_cuts
 from asr.errors import UserError
 from asr.evaluation.results import write_text
 from asr.phones import INDEX, PHONES, SILENCE
+from asr.pronounce import Espeak, arpabet
 from data_prep.common import progress, warn
-from data_prep.demo import Espeak
 
 DESCRIPTION = "Align the references of a manifest with PocketSphinx and write their word times as CTM."
 RATE, HOP = 16000, 0.01  # Hz; seconds a frame of PocketSphinx
 # A frame is a window of 25.625 ms that begins at its first sample: two frames meet between their centres.
 BOUNDARY = 0.025625 / 2 - HOP / 2  # seconds from a frame's first sample to where it takes over from the last
-
-# Sounds of espeak-ng's en-us as phones of CMUdict; the longest match is taken
-_SOUNDS = """
-    b=B d=D f=F h=HH k=K l=L m=M n=N p=P s=S t=T v=V w=W z=Z j=Y r=R ɹ=R ɡ=G ɾ=T ʔ=T ŋ=NG θ=TH ð=DH ʃ=SH ʒ=ZH
-    x=K ɬ=L tʃ=CH dʒ=JH n̩=AH+N əl=AH+L nʲ=N+Y i=IY iː=IY ɪ=IH ᵻ=IH e=EY eɪ=EY ɛ=EH æ=AE ə=AH ɐ=AH ʌ=AH
-    ɔ=AO ɔː=AO ɑ=AA ɑː=AA ɑ̃=AA+N a=AA o=OW oʊ=OW u=UW uː=UW ʊ=UH ɚ=ER ɜ=ER ɜː=ER aɪ=AY aʊ=AW ɔɪ=OY iə=IY+AH
-    aɪə=AY+AH aɪɚ=AY+ER
-"""
-ARPABET: dict[str, str] = {
-    sound: phones.replace("+", " ") for sound, phones in (pair.split("=") for pair in _SOUNDS.split())
-}
 
 
 class TimedWord(NamedTuple):
@@ -128,19 +117,6 @@ def timed_words(segments: Any) -> list[TimedWord]:
 def _boundary(frame: int) -> float:
     """Seconds at which `frame` takes over."""
     return frame * HOP + BOUNDARY
-
-
-def arpabet(ipa: str) -> str:
-    """espeak-ng's IPA, "_" between phonemes -> CMUdict's phones. UserError where one is unknown."""
-    phones = []
-    for phoneme in ipa.replace("ˈ", "").replace("ˌ", "").replace(" ", "_").split("_"):
-        while phoneme:
-            length = next((n for n in (3, 2, 1) if phoneme[:n] in ARPABET), 0)
-            if not length:
-                raise UserError(f"no phone of CMUdict for {phoneme!r} in {ipa!r}; add it to ARPABET")
-            phones.append(ARPABET[phoneme[:length]])
-            phoneme = phoneme[length:].lstrip("ː")
-    return " ".join(phones)
 
 
 def ctm(utt_id: str, words: Sequence[TimedWord]) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from asr import audio
 from asr.state import map_state
 from asr.vad import MASKED, WINDOW, SpeechGate, VadConfig, VadStream, load_vad, mask
-from data_prep.demo import Espeak
+from data_prep.demo import Voices
 from tests.conftest import signal
 
 FRAME, LOOKAHEAD = 640, 7  # samples; frames
@@ -24,7 +24,7 @@ FRAME, LOOKAHEAD = 640, 7  # samples; frames
 def speech() -> NDArray[np.float32]:
     """Two seconds of silence, a sentence, two seconds of silence."""
     pytest.importorskip("espeakng_loader")
-    espeak = Espeak()
+    espeak = Voices()
     said = espeak.say("please open the window in the kitchen and close the door", "en-us", 160, 50, 50)
     resampler = audio.Resampler(espeak.rate)
     said = np.concatenate([resampler.accept(said), resampler.finish()])

@@ -45,7 +45,7 @@ def spell(text: str, tokenizer: Tokenizer | PhoneTokenizer) -> list[Spelling]:
     tokenizer has no letters, or its lexicon no pronunciation.
     """
     normalised = [(word, normalise(word)) for word in text.split()]
-    spelled = [Spelling(word, tuple(tokenizer.encode(form))) for word, form in normalised if form]
+    spelled = [Spelling(word, _tokens(form, tokenizer)) for word, form in normalised if form]
     unknown = list(dict.fromkeys(word.text for word in spelled if UNKNOWN in word.tokens))
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
@@ -54,6 +54,16 @@ def spell(text: str, tokenizer: Tokenizer | PhoneTokenizer) -> list[Spelling]:
             f"the model has no {what} {', '.join(unknown[:5])}{more}: write numbers and signs as words"
         )
     return spelled
+
+
+def _tokens(word: str, tokenizer: Tokenizer | PhoneTokenizer) -> tuple[int, ...]:
+    if not isinstance(tokenizer, PhoneTokenizer):
+        return tuple(tokenizer.encode(word))
+    try:
+        ways = tokenizer.lexicon.ways_or_guess(word)
+    except ValueError:
+        return (UNKNOWN,)
+    return tuple(tokenizer.spell(ways[0]))
 
 
 def align(log_probs: NDArray[np.float32], words: Sequence[Spelling], timing: Timing) -> list[Word]:

@@ -216,7 +216,7 @@ def _favoured(phrases: Sequence[tuple[str, float]], lexicon: Lexicon) -> dict[st
     favoured: dict[str, dict[str, float]] = {}
     for phrase, boost in phrases:
         for word in phrase.split():
-            for way in lexicon.ways[word]:
+            for way in lexicon.ways_or_guess(word):
                 favoured.setdefault(way, {})[word] = boost * len(word)
     return favoured
 

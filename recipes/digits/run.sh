@@ -30,7 +30,7 @@ if [ ! -f $data/dev.jsonl.gz ]; then
     done
 fi
 
-# 2. The model of the package, fine-tuned
+# 2. The model of the package, fine-tuned; its lexicon has the ten words
 [ -d $exp/bundle ] || asr train --config configs/digits.yaml --ckpt_path last
 
 # 3. A language model that knows ten words and finds each as likely as the others, and how much to believe it

@@ -1,6 +1,6 @@
-"""The learning curves of the stages as a picture.
+"""The learning curves of the trainings as a picture.
 
-python recipes/en_small/plot_curve.py exp/en-small/phones/curve.jsonl exp/en-small/joint/curve.jsonl curve.png
+python recipes/en_small/plot_curve.py exp/en-small/phones/curve.jsonl exp/en-small/mmi/curve.jsonl curve.png
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 
-def main(stages: list[Path], picture: Path) -> None:
-    figure, (phones, words) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for stage in stages:
-        points = [json.loads(line) for line in stage.read_text(encoding="utf-8").splitlines()]
-        _draw(phones, points, "dev_phone_error", stage.parent.name)
-        _draw(words, points, "dev_wer", stage.parent.name)
-    phones.set(xlabel="minutes of the stage", ylabel="slots of 20 ms with a wrong phone (%)", ylim=(0, None))
-    words.set(xlabel="minutes of the stage", ylabel="dev WER, greedy (%)", ylim=(0, 100))
-    for axes in (phones, words):
+def main(trainings: list[Path], picture: Path) -> None:
+    figure, (frames, phones) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for training in trainings:
+        points = [json.loads(line) for line in training.read_text(encoding="utf-8").splitlines()]
+        _draw(frames, points, "dev_frame_error", training.parent.name)
+        _draw(phones, points, "dev_phone_error", training.parent.name)
+    frames.set(ylabel="dev frames of 20 ms with a wrong phone (%)", ylim=(0, None))
+    phones.set(ylabel="dev phone error, greedy (%)", ylim=(0, None))
+    for axes in (frames, phones):
+        axes.set_xlabel("minutes of the training")
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(picture, dpi=110)

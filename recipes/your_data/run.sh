@@ -5,13 +5,14 @@
 #
 # A table has the columns utt_id, path and text (and speaker, if you like), tab-separated; data_prep.tsv says
 # more. Without DEV_TABLE every fifth row is kept for evaluation. Each stage skips what is there.
+# Words that en-small's lexicon lacks need: pip install pocketsphinx espeakng-loader
 set -euo pipefail
 table=$(realpath "${1:?a TSV with the columns utt_id, path and text}")
 dev_table=${2:+$(realpath "$2")}
 cd "$(dirname "$0")/../.."
 data=data/your_data exp=exp/your_data
 export OMP_WAIT_POLICY=passive
-mkdir -p $data
+mkdir -p $data $exp
 
 # 1. Manifests
 if [ ! -f $data/dev.jsonl.gz ]; then
@@ -22,19 +23,27 @@ if [ ! -f $data/dev.jsonl.gz ]; then
         awk 'NR == 1 || NR % 5 == 0' "$table" >$dev_table
     fi
     # exit status 1: some rows were bad, were named, and are left out
-    python -m data_prep.tsv $train_table --audio-root "$(dirname "$table")" --output $data/train.jsonl.gz || [ $? = 1 ]
+    python -m data_prep.tsv "$train_table" --audio-root "$(dirname "$table")" --output $data/train.jsonl.gz || [ $? = 1 ]
     python -m data_prep.tsv "$dev_table" --audio-root "$(dirname "$table")" --output $data/dev.jsonl.gz || [ $? = 1 ]
 fi
 
-# 2. What the model of the package makes of it
+# 2. How your words are pronounced. Those that en-small does not know, its language model does not know either:
+#    they are hotwords
+words() { cut -d ' ' -f 1 "$1" | sort -u; }
+if [ ! -f $exp/hotwords.txt ]; then
+    python -m data_prep.lexicon --known asr/models/en-small/lexicon.txt --cuts $data/train.jsonl.gz --output $exp/lexicon.txt
+    comm -13 <(words asr/models/en-small/lexicon.txt) <(words $exp/lexicon.txt) >$exp/hotwords.txt
+fi
+
+# 3. What the model of the package makes of it
 [ -d $exp/before ] || asr evaluate --cuts $data/dev.jsonl.gz --output-dir $exp/before
 
-# 3. Fine-tuning, minutes
+# 4. Fine-tuning, minutes
 [ -d $exp/bundle ] || asr train --config configs/your-data.yaml --ckpt_path last
 
-# 4. Language model and settings of decoding of the model that it comes from
-cp -n asr/models/en-small/{lm.bin,decoding.yaml} $exp/bundle/
+# 5. Language model and settings of decoding of the model that it comes from
+[ -f $exp/bundle/lm.bin ] || cp asr/models/en-small/{lm.bin,decoding.yaml} $exp/bundle/
 
-# 5. What it was worth
-asr evaluate --model $exp/bundle --cuts $data/dev.jsonl.gz --output-dir $exp/after
+# 6. What it was worth
+asr evaluate --model $exp/bundle --cuts $data/dev.jsonl.gz --hotwords $exp/hotwords.txt --output-dir $exp/after
 asr evaluate --compare $exp/before $exp/after

@@ -3,7 +3,8 @@
 import pytest
 
 from asr.errors import UserError
-from data_prep.reference_alignment import ARPABET, TimedWord, arpabet, ctm, timed_words
+from asr.pronounce import ARPABET, arpabet
+from data_prep.reference_alignment import TimedWord, ctm, timed_words
 
 
 def test_silences_noises_and_marks_of_pronunciation_are_no_words() -> None:
@@ -55,7 +56,7 @@ def test_ctm_has_start_and_duration() -> None:
 
 def test_espeak_pronounces_with_known_sounds() -> None:
     pytest.importorskip("espeakng_loader")
-    from data_prep.demo import Espeak
+    from asr.pronounce import Espeak
 
     espeak = Espeak()
     said = {word: arpabet(espeak.ipa(word, "en-us")) for word in ("quilter's", "shimerda", "moulded")}

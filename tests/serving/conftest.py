@@ -24,7 +24,7 @@ from asr.serving.server import Service
 from asr.streaming import StreamingRecognizer
 from asr.text import Tokenizer
 from asr.transcript import Transcript
-from data_prep.demo import Espeak
+from data_prep.demo import Voices
 from tests.conftest import ENCODERS, tiny_model
 
 
@@ -115,7 +115,7 @@ def speaking_wyoming(server: Running) -> Iterator[int]:
 def speech() -> NDArray[np.float32]:
     """Two sentences of a synthetic voice, 16 kHz, that the VAD hears, with pauses that end segments."""
     pytest.importorskip("espeakng_loader")
-    espeak, pieces = Espeak(), []
+    espeak, pieces = Voices(), []
     pause = 1e-3 * np.random.default_rng(1).standard_normal(32000)
     for text in ("please open the window in the kitchen", "and close the door behind you"):
         said = espeak.say(text, "en-us", 160, 50, 50)

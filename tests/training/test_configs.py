@@ -45,6 +45,7 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(
         "trainer.limit_train_batches": 1,
         "trainer.limit_val_batches": 1,
         "trainer.check_val_every_n_epoch": 1,
+        "trainer.val_check_interval": 1.0,
         "trainer.enable_progress_bar": False,
     }
     assert (
