@@ -189,6 +189,8 @@ class Fit:
             self.remarks.append("no weights to fit without a beam and a language model")
             return
         names = tuple(WEIGHTS)
+        if self.bundle.tokenizer.lexicon is not None:
+            names = names[:2]  # there are no words but the lexicon's
         tried: dict[Point, list[int]] = {}
 
         def cost(point: Point) -> float:
@@ -204,7 +206,7 @@ class Fit:
             return f"{100 * errors / words:.2f} %"
 
         start = tuple(float(getattr(self.decoding, name)) for name in names)
-        steps, bounds = zip(*WEIGHTS.values(), strict=True)
+        steps, bounds = zip(*(WEIGHTS[name] for name in names), strict=True)
         best = search(start, steps, bounds, cost)
         found: dict[str, Any] = dict(zip(names, best, strict=True))
         self.decoding = replace(self.decoding, **found)

@@ -124,11 +124,18 @@ def logistic(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> tupl
     features = np.stack([logit(confidences), np.ones(len(confidences))], 1)
     weights, identity = np.array([1.0, 0.0]), np.array([1.0, 0.0])
     pull = 1e-3 * max(1, len(confidences))
+
+    def cost(weights: NDArray[np.float64]) -> float:
+        odds, moved = features @ weights, weights - identity
+        return float(np.logaddexp(0, odds).sum() - odds[right].sum() + pull / 2 * moved @ moved)
+
     for _ in range(50):
         predicted = sigmoid(features @ weights)
         gradient = features.T @ (predicted - right) + pull * (weights - identity)
         curvature = (features * (predicted * (1 - predicted))[:, None]).T @ features + pull * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
+        while cost(weights - step) > cost(weights) and abs(step).max() >= 1e-8:  # it leapt too far
+            step /= 2
         weights -= step
         if abs(step).max() < 1e-8:
             break

@@ -57,6 +57,16 @@ def test_a_known_logistic_map_is_found() -> None:
     assert logistic(confidences, right) == pytest.approx((0.6, -1), abs=0.05)
 
 
+def test_the_logistic_map_is_found_where_what_is_sure_is_wrong() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        confidences, right = random.beta(8, 0.3, 40), random.random(40) < 0.1
+        scale, bias = logistic(confidences, right)
+        assert abs(scale) < 10 and abs(bias) < 100
+        shown = sigmoid(scale * logit(confidences) + bias)
+        assert shown.mean() == pytest.approx(right.mean(), abs=0.05)
+
+
 def test_the_logistic_map_exists_even_where_all_words_are_right() -> None:
     scale, bias = logistic(np.full(100, 0.9), np.ones(100, bool))
     assert np.isfinite([scale, bias]).all() and sigmoid(scale * logit(np.array([0.9])) + bias)[0] > 0.95
