@@ -45,10 +45,9 @@ Pronunciations::Pronunciations(const LanguageModel* words, const std::string& le
     size_t begin, end, depth;
   };
   std::vector<Range> ranges{{0, entries.size(), 0}};
-  bytes_.push_back(0);
   for (size_t at = 0; at < ranges.size(); ++at) {
     auto [begin, end, depth] = ranges[at];
-    Node node{static_cast<int32_t>(ranges.size()), 0, kLeast, 0};
+    Node node{0, static_cast<int32_t>(ranges.size()), 0, kLeast};
     const size_t known = homophones_.size();
     for (; begin < end && entries[begin].first.size() == depth; ++begin) {
       const uint32_t word = entries[begin].second;
@@ -65,25 +64,18 @@ Pronunciations::Pronunciations(const LanguageModel* words, const std::string& le
       size_t stop = begin;
       const char byte = entries[begin].first[depth];
       while (stop < end && entries[stop].first[depth] == byte) ++stop;
+      if (static_cast<uint64_t>(byte) / kBytes != 1) throw std::runtime_error("a phone is a letter or @");
       ranges.push_back({begin, stop, depth + 1});
-      bytes_.push_back(static_cast<uint8_t>(byte));
-      ++node.count;
+      node.has |= kOne << (static_cast<uint64_t>(byte) % kBytes);
       begin = stop;
     }
     nodes_.push_back(node);
   }
   for (size_t at = nodes_.size(); at-- > 0;) {  // children come after their parents
-    for (int32_t child = nodes_[at].children; child < nodes_[at].children + nodes_[at].count; ++child) {
-      nodes_[at].best = std::max(nodes_[at].best, nodes_[child].best);
-    }
+    Node& node = nodes_[at];
+    const int32_t end = node.children + __builtin_popcountll(node.has);
+    for (int32_t child = node.children; child < end; ++child) node.best = std::max(node.best, nodes_[child].best);
   }
-}
-
-int32_t Pronunciations::child(int32_t node, uint8_t byte) const {
-  const Node& at = nodes_[node];
-  const auto begin = bytes_.begin() + at.children, end = begin + at.count;
-  const auto found = std::lower_bound(begin, end, byte);
-  return found == end || *found != byte ? -1 : static_cast<int32_t>(found - bytes_.begin());
 }
 
 float Pronunciations::score(const LmState& in, uint32_t word, LmState* out) const {

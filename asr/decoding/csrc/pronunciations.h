@@ -21,20 +21,26 @@ class Pronunciations final : public LanguageModel {
   float score(const LmState& in, uint32_t word, LmState* out) const override;
   float score_end(const LmState& in) const override { return words_ ? words_->score_end(in) : 0; }
   uint32_t unknown() const override { return 0; }
-  int32_t child(int32_t node, uint8_t byte) const override;
+  int32_t child(int32_t node, uint8_t byte) const override {
+    const Node& at = nodes_[node];
+    const uint64_t bit = kOne << (byte % kBytes);
+    if (byte < kBytes || byte >= 2 * kBytes || !(at.has & bit)) return -1;
+    return at.children + __builtin_popcountll(at.has & (bit - 1));
+  }
   uint32_t word(int32_t node) const override { return nodes_[node].word; }
   float best_below(int32_t node) const override { return nodes_[node].best; }
 
  private:
+  static constexpr uint64_t kBytes = 64, kOne = 1;  // letters are the bytes from 64 to 127
+
   struct Node {
+    uint64_t has;      // a bit for each byte that leads on
     int32_t children;  // the first; they lie side by side, in order of their bytes
     uint32_t word;     // number of the pronunciation, 0: none ends here
     float best;
-    uint8_t count;
   };
 
   std::vector<Node> nodes_;
-  std::vector<uint8_t> bytes_;        // that lead to a node
   std::vector<uint32_t> first_;       // by pronunciation: where its words begin in `homophones_`
   std::vector<uint32_t> homophones_;  // ids of the model of words
   const LanguageModel* words_;
