@@ -78,10 +78,10 @@ _LEAST: dict[str, float] = {
 # For tokens of phones, 20 ms each: they are sure of little, the words of the lexicon are many, and others
 # there are none.
 OF_PHONES = DecodingConfig(
-    beam=128,
+    beam=256,
     tokens=80,
-    token_threshold=7.0,
-    threshold=20.0,
+    token_threshold=6.0,
+    threshold=16.0,
     lm_weight=1.0,
     word_bonus=0.0,
     unknown_penalty=-1000.0,

@@ -17,14 +17,14 @@ from matplotlib import pyplot
 
 
 def main(trainings: list[Path], picture: Path) -> None:
-    figure, (frames, phones) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (frames, losses) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for training in trainings:
         points = [json.loads(line) for line in training.read_text(encoding="utf-8").splitlines()]
         _draw(frames, points, "dev_frame_error", training.parent.name)
-        _draw(phones, points, "dev_phone_error", training.parent.name)
+        _draw(losses, points, "dev_loss", training.parent.name)
     frames.set(ylabel="dev frames of 20 ms with a wrong phone (%)", ylim=(0, None))
-    phones.set(ylabel="dev phone error, greedy (%)", ylim=(0, None))
-    for axes in (frames, phones):
+    losses.set(ylabel="dev loss (nats a frame, or a phone)")
+    for axes in (frames, losses):
         axes.set_xlabel("minutes of the training")
         axes.grid(alpha=0.3)
         axes.legend()
