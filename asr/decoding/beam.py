@@ -48,13 +48,14 @@ class BeamDecoder:
         self._spelling = Spelling(pieces)
         self._config = config
         self._lexicon = lexicon
+        self._writer: Writer | None = None
         scored: LanguageModel | PronouncedModel | None = language_model
         if lexicon is not None:
             from asr.decoding.language_model import pronounced
 
             scored = pronounced(lexicon, language_model)
+            self._writer = Writer(scored)
         self._language_model = scored  # has to live as long as the decoder
-        self._writer = None if lexicon is None else Writer(lexicon, language_model)
         self._written: list[DecodedWord] = []  # final, and not taken yet
         self._frame = 0
         options = _Options.of(config, recombine=lexicon is not None)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from asr.lexicon import Lexicon, respell
+from asr.lexicon import respell
 
 if TYPE_CHECKING:
-    from asr.decoding.language_model import LanguageModel, State
+    from asr.decoding.language_model import PronouncedModel, State
 
 SENTENCES = 8  # that are followed
 
@@ -33,8 +33,8 @@ class Written(NamedTuple):
 class Writer:
     """Of one stream. Words that have been written (`commit`) stay, and are what the next ones follow."""
 
-    def __init__(self, lexicon: Lexicon, language_model: LanguageModel | None = None) -> None:
-        self._lexicon, self._model = lexicon, language_model
+    def __init__(self, pronounced: PronouncedModel) -> None:
+        self._pronounced, self._model = pronounced, pronounced.model
         self._favoured: Mapping[str, Mapping[str, float]] = {}
         self.begin()
 
@@ -87,5 +87,5 @@ class Writer:
     def _choices(self, way: str) -> dict[str, float]:
         """Words that are said so, and what each is worth besides."""
         favoured = self._favoured.get(way, {})
-        choices = {word: favoured.get(word, 0.0) for word in self._lexicon.homophones.get(way, ())}
+        choices = {word: favoured.get(word, 0.0) for word in self._pronounced.words(way)}
         return {**choices, **favoured} or {respell(way): 0.0}

@@ -118,6 +118,9 @@ class LanguageModel:
         after, encoded = State(), word.encode()
         return library().asr_lm_score(self.handle, before, encoded, len(encoded), after), after
 
+    def knows(self, word: str) -> bool:
+        return not self.perplexity([word]).unknown
+
     def scores(self, text: str) -> list[float]:
         """ln P of each word of a sentence and of its end."""
         state, scores = self.begin(), []
@@ -156,11 +159,19 @@ class PronouncedModel:
     """
 
     def __init__(self, lexicon: Lexicon, model: LanguageModel | None) -> None:
-        self.model = model  # has to live as long
+        self.model, self._lexicon = model, lexicon  # the model has to live as long
+        self._words: dict[str, tuple[str, ...]] = {}
         lines = (f"{way} {word}\n" for word, ways in lexicon.ways.items() for way in ways)
         text = "".join(lines).encode()
         words = None if model is None else model.handle
         self.handle = checked(library().asr_lm_pronounced, words, text, len(text))
+
+    def words(self, way: str) -> tuple[str, ...]:
+        """Those that are said so, and that the model knows."""
+        if way not in self._words:
+            said = self._lexicon.homophones.get(way, ())
+            self._words[way] = tuple(word for word in said if self.model is None or self.model.knows(word))
+        return self._words[way]
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):

@@ -22,8 +22,8 @@ def main(trainings: list[Path], picture: Path) -> None:
         points = [json.loads(line) for line in training.read_text(encoding="utf-8").splitlines()]
         _draw(frames, points, "dev_frame_error", training.parent.name)
         _draw(losses, points, "dev_loss", training.parent.name)
-    frames.set(ylabel="dev frames of 20 ms with a wrong phone (%)", ylim=(0, None))
-    losses.set(ylabel="dev loss (nats a frame, or a phone)")
+    frames.set(ylabel="dev frame error (%)", ylim=(0, None))
+    losses.set(ylabel="dev loss (nats a frame or phone)")
     for axes in (frames, losses):
         axes.set_xlabel("minutes of the training")
         axes.grid(alpha=0.3)

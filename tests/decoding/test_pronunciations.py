@@ -87,11 +87,20 @@ def test_words_around_decide_between_homophones(tokenizer: PhoneTokenizer, model
 
 
 def test_words_after_decide_too(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
-    writer = Writer(tokenizer.lexicon, model)
+    writer = Writer(pronounced(tokenizer.lexicon, model))
     assert writer.write(["DEr", "dcg"])[0] == "their"
     assert writer.write(["DEr", "Iz"])[0] == "there"
     assert writer.commit(["DEr"], after=["dcg"]) == ("their",)
     assert writer.commit(["dcg"]) == ("dog",)
+
+
+def test_a_homophone_that_the_model_lacks_is_not_written(
+    tokenizer: PhoneTokenizer, model: LanguageModel
+) -> None:
+    """Its <unk> can be likelier than a rare word that it knows."""
+    assert not model.knows("kat") and model.knows("cat")
+    for before in ("dcgz sc", "Iz", "DEr DEr DEr"):
+        assert Writer(pronounced(tokenizer.lexicon, model)).write([*before.split(), "k@t"])[-1] == "cat"
 
 
 def test_what_is_committed_stays_whatever_follows(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
