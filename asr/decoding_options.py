@@ -13,6 +13,8 @@ from asr.decoding.config import DecodingConfig
 from asr.decoding.hotwords import Hotword, check_hotwords, read_hotwords
 from asr.endpoint import EndpointConfig
 from asr.errors import UserError
+from asr.ops import cpu
+from asr.packed import PACKINGS, Packed
 from asr.text import normalise
 from asr.vad import VadConfig
 
@@ -56,6 +58,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="show a partial word once it stood for N frames",
     )
+    decoding.add_argument(
+        "--packing",
+        choices=("torch", *PACKINGS),
+        default="f32",
+        help="weights in C, or layers in torch (f32; int8 is the fastest)",
+    )
     segments = parser.add_argument_group("segments", "in seconds; 0 turns a rule off")
     for rule, text in (
         ("silence", "so much silence after words ends a segment"),
@@ -89,6 +97,8 @@ def recogniser_options(args: argparse.Namespace, bundle: Bundle) -> RecogniserOp
     rules = [args.endpoint_silence, args.endpoint_no_speech, args.endpoint_max_length]
     endpointing = EndpointConfig(*(seconds or None for seconds in rules)) if any(rules) else None
     vad = VadConfig() if args.vad == "on" else None
+    if args.packing != "torch" and (args.packing != "f32" or cpu.is_available()):
+        bundle.model.packed = Packed(bundle.model, args.packing)
     changed = replace(bundle, decoding=decoding, language_model=language_model)
     return RecogniserOptions(changed, args.chunk, hotwords, endpointing, vad)
 

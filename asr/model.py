@@ -9,7 +9,7 @@ B batch, S samples, T frames of log-probabilities, V vocabulary with the CTC bla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -18,6 +18,9 @@ from asr import ops
 from asr.encoder import Encoder, EncoderConfig, EncoderState
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig, FrontEndState, LogMel
+
+if TYPE_CHECKING:
+    from asr.packed import Packed
 
 Lengths = TypeVar("Lengths", int, Tensor)
 
@@ -38,6 +41,8 @@ class ModelState(NamedTuple):
 
 
 class CtcModel(nn.Module):
+    packed: Packed | None = None  # in inference on a CPU, what computes all but the front-end
+
     def __init__(self, config: ModelConfig, backend: ops.Backend = "auto") -> None:
         super().__init__()
         self.config = config
@@ -86,6 +91,9 @@ class CtcModel(nn.Module):
                 f"{audio.size(1)} samples are not a multiple of step_samples, {self.step_samples}"
             )
         features, frontend = self.frontend(audio, state.frontend)
+        if self.packed and self.packed.takes(features) and not self.training:
+            log_probs, encoder = self.packed(features, state.encoder)
+            return log_probs, ModelState(frontend, encoder)
         encoded, encoder = self.encoder(features, state.encoder)
         return self.logits(encoded).log_softmax(-1), ModelState(frontend, encoder)
 

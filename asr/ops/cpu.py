@@ -61,6 +61,7 @@ def library() -> ctypes.CDLL | str:
     pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
     loaded.mgu_backward.argtypes = [pointer] * 10 + [size] * 3 + [integer] * 2
+    loaded.step_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer] * 2
     loaded.denominator.argtypes = [pointer] * 5 + [size] * 3 + [integer]
     return loaded
 
@@ -78,7 +79,8 @@ def _loaded() -> ctypes.CDLL:
     return loaded
 
 
-def _threads() -> int:
+def threads() -> int:
+    """How many the C library may use here."""
     return torch.get_num_threads() if os.getpid() == _PROCESS else 1
 
 
@@ -89,7 +91,7 @@ def _call(function: Any, tensors: tuple[Tensor | None, ...], *sizes: int) -> Non
             raise RuntimeError(f"asr::mgu is for float32 on a CPU, not {tensor.dtype} on {tensor.device}")
     dense = [None if tensor is None else tensor.contiguous() for tensor in tensors]
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in dense]
-    if function(*pointers, *sizes, _threads(), instruction_set()):
+    if function(*pointers, *sizes, threads(), instruction_set()):
         raise MemoryError("asr::mgu: not enough memory for the packed weights")
 
 

@@ -237,7 +237,7 @@ def test_a_forked_child_can_go_on(operator: None) -> None:
         before, _ = ops.mgu(inputs, hidden, *weights, backend="cpu")  # wakes the pool of threads
         child = os.fork()
         if child == 0:
-            assert torch.get_num_threads() == 2 and cpu._threads() == 1
+            assert torch.get_num_threads() == 2 and cpu.threads() == 1
             torch.set_num_threads(1)  # as a data-loader worker does: torch's own products hang without it
             after, _ = ops.mgu(inputs, hidden, *weights, backend="cpu")
             os._exit(0 if torch.allclose(before, after, atol=1e-6) else 1)

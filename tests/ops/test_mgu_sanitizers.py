@@ -1,4 +1,4 @@
-"""The C operator under the address, undefined-behaviour and thread sanitizers, by a small driver in C."""
+"""Our C under the address, undefined-behaviour and thread sanitizers, by small drivers in C."""
 
 import os
 import shutil
@@ -9,7 +9,6 @@ import pytest
 
 from asr import native
 
-DRIVER = Path(__file__).with_name("mgu_driver.c")
 # The thread sanitizer cannot see into libgomp, so it gets the threads that compilers without OpenMP get.
 CHECKS = {
     "address": ["-fopenmp", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
@@ -17,8 +16,11 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_the_operator_is_clean_and_right_under_sanitizers(check: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("driver", "check"),
+    [("mgu_driver.c", "address"), ("mgu_driver.c", "thread"), ("step_driver.c", "address")],
+)
+def test_our_c_is_clean_and_right_under_sanitizers(driver: str, check: str, tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -29,7 +31,7 @@ def test_the_operator_is_clean_and_right_under_sanitizers(check: str, tmp_path: 
         *flags,
         *CHECKS[check],
         f"-I{native.MGU.package / 'csrc'}",
-        str(DRIVER),
+        str(Path(__file__).with_name(driver)),
         "-lm",
         "-o",
         str(program),

@@ -25,9 +25,8 @@
 #include <omp.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-#define EXPORT __attribute__((visibility("default")))
+#include "common.h"
+
 #define MAX_THREADS 64
 #define SPINS 2000 /* looks at a barrier before the processor is offered to others */
 
@@ -60,10 +59,6 @@ typedef struct {
     float *grad_projection, *grad_product, *grad_hidden; /* (B, T, 2H), (B, T, H), (B, H) */
 } Backward;
 
-static int64_t ceil_div(int64_t size, int64_t by) { return (size + by - 1) / by; }
-
-static int64_t round_up(int64_t size, int64_t multiple) { return ceil_div(size, multiple) * multiple; }
-
 /* All threads meet here once a step. A short spin, then the processor goes to whoever else wants it. */
 static void barrier_wait(Barrier *barrier)
 {
@@ -82,17 +77,6 @@ static void barrier_wait(Barrier *barrier)
 }
 
 #if defined(__x86_64__)
-#define TARGET_PUSH(FEATURES) TARGET_PUSH_(FEATURES)
-#ifdef __clang__
-#define PRAGMA(X) _Pragma(#X)
-#define TARGET_PUSH_(F) PRAGMA(clang attribute push(__attribute__((target(F))), apply_to = function))
-#define TARGET_POP _Pragma("clang attribute pop")
-#else
-#define PRAGMA(X) _Pragma(#X)
-#define TARGET_PUSH_(F) _Pragma("GCC push_options") PRAGMA(GCC target(F))
-#define TARGET_POP _Pragma("GCC pop_options")
-#endif
-
 TARGET_PUSH("avx512f,avx512vl,avx512dq,avx512bw,fma,prfchw")
 #define LANES 16
 #define MAX_ROWS 12
@@ -139,15 +123,6 @@ EXPORT int mgu_best(void)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
 #endif
     return 0;
-}
-
-/* Zeroed, on a cache line; free() releases it. */
-static float *allocate(int64_t floats)
-{
-    void *memory = NULL;
-    const size_t bytes = (size_t)round_up(floats * 4 + 64, 64);
-    if (posix_memalign(&memory, 64, bytes)) return NULL;
-    return memset(memory, 0, bytes);
 }
 
 /* Panel of the forward: at depth k the f columns, then the n columns, of `lanes` units. */
