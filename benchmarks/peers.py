@@ -104,14 +104,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     options = recogniser_options(args, load_bundle(args.model))
-    bundle = replace(options.bundle, language_model=None)
-    if bundle.tokenizer.lexicon is None:
-        bundle = replace(bundle, decoding=replace(bundle.decoding, beam=1))
-    recognisers = {
-        PEER: pocketsphinx(),
-        f"{args.model}, no language model": streaming(StreamingRecognizer(*options._replace(bundle=bundle))),
-        str(args.model): streaming(StreamingRecognizer(*options)),
-    }
+    recognisers = {PEER: pocketsphinx(), str(args.model): streaming(StreamingRecognizer(*options))}
+    if options.bundle.tokenizer.lexicon is None:
+        decoding = replace(options.bundle.decoding, beam=1)
+        greedy = options._replace(bundle=replace(options.bundle, decoding=decoding, language_model=None))
+        recognisers[f"{args.model}, greedy"] = streaming(StreamingRecognizer(*greedy))
     cuts = list(load_cuts(args.cuts))
     cuts = cuts[:: max(1, len(cuts) // args.limit)][: args.limit] if args.limit else cuts
     said, spent, audio = measure(recognisers, cuts)
