@@ -19,7 +19,7 @@ MOST_WAYS = 16
 
 
 class Lexicon:
-    """Words and the ways in which each is said, the usual one first; at most one word a line of its file.
+    """Words and the ways in which each is said, the usual one first.
 
     ways: word -> pronunciations, each a string of the phones' letters.
     """
@@ -106,14 +106,11 @@ class Lexicon:
 
 def respell(way: str) -> str:
     """A pronunciation that no word has, in letters that suggest it."""
-    return "".join(_SUGGESTED.get(letter, letter) for letter in way)
+    return "".join(_SPELT.get(letter, letter) for letter in way)
 
 
-_LETTERS, _SUGGESTIONS = (
-    "a@AcWYCDEReGhIiJoOrSTUuyZ",
-    "a a u o ow y ch th e er ay ng h i ee j o oy r sh th u oo y zh",
-)
-_SUGGESTED = dict(zip(_LETTERS, _SUGGESTIONS.split(), strict=True))
+_SUGGESTIONS = "a a u o ow y ch th e er ay ng h i ee j o oy r sh th u oo y zh"  # for these letters of phones:
+_SPELT = dict(zip("a@AcWYCDEReGhIiJoOrSTUuyZ", _SUGGESTIONS.split(), strict=True))
 
 
 def pronunciation(phones: Sequence[str]) -> str:

@@ -44,11 +44,8 @@ class Writer:
 
     def begin(self) -> None:
         """A new sentence."""
-        self._before = self._begin()
+        self._before = Written(0.0, None if self._model is None else self._model.begin(), ())
         self._known: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-
-    def _begin(self) -> Written:
-        return Written(0.0, None if self._model is None else self._model.begin(), ())
 
     def write(self, ways: Sequence[str]) -> tuple[str, ...]:
         """Pronunciations -> words, not committed."""
