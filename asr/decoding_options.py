@@ -14,7 +14,7 @@ from asr.decoding.hotwords import Hotword, check_hotwords, read_hotwords
 from asr.endpoint import EndpointConfig
 from asr.errors import UserError
 from asr.ops import cpu
-from asr.packed import PACKINGS, Packed
+from asr.packed import PACKINGS, Packed, Packing
 from asr.text import normalise
 from asr.vad import VadConfig
 
@@ -61,8 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     decoding.add_argument(
         "--packing",
         choices=("torch", *PACKINGS),
-        default="f32",
-        help="weights in C, or layers in torch (f32; int8 is the fastest)",
+        help="weights in C, or layers in torch (f32, of a server int8)",
     )
     segments = parser.add_argument_group("segments", "in seconds; 0 turns a rule off")
     for rule, text in (
@@ -80,8 +79,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recogniser_options(args: argparse.Namespace, bundle: Bundle) -> RecogniserOptions:
-    """Of the options of `add_options`, and `--chunk`. Raises UserError for what does not go together."""
+def recogniser_options(
+    args: argparse.Namespace, bundle: Bundle, packing: Packing = "f32"
+) -> RecogniserOptions:
+    """Of the options of `add_options`, and `--chunk`. Raises UserError for what does not go together.
+
+    packing: where the options name none, and there is a C library.
+    """
     given = {field.name: getattr(args, field.name, None) for field in fields(DecodingConfig)}
     decoding = replace(bundle.decoding, **{name: value for name, value in given.items() if value is not None})
     if decoding.beam == 1 and args.lm not in (None, "none"):
@@ -97,8 +101,8 @@ def recogniser_options(args: argparse.Namespace, bundle: Bundle) -> RecogniserOp
     rules = [args.endpoint_silence, args.endpoint_no_speech, args.endpoint_max_length]
     endpointing = EndpointConfig(*(seconds or None for seconds in rules)) if any(rules) else None
     vad = VadConfig() if args.vad == "on" else None
-    if args.packing != "torch" and (args.packing != "f32" or cpu.is_available()):
-        bundle.model.packed = Packed(bundle.model, args.packing)
+    if args.packing != "torch" and (args.packing or cpu.is_available()):
+        bundle.model.packed = Packed(bundle.model, args.packing or packing)
     changed = replace(bundle, decoding=decoding, language_model=language_model)
     return RecogniserOptions(changed, args.chunk, hotwords, endpointing, vad)
 

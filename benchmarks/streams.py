@@ -49,6 +49,7 @@ from asr import audio
 from asr.bundle import Bundle, load_bundle
 from asr.cli import at_least, run
 from asr.errors import UserError
+from asr.packed import Packed
 from asr.serving.pcm import Pcm
 from asr.streaming import StreamingRecognizer
 
@@ -120,6 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     bundle = load_bundle(args.model)
+    bundle.model.packed = Packed(bundle.model, "int8")  # as `asr serve` has it
     spoken = recordings(args.audio, args.seconds, bundle)
     rows = []
     for streams in args.streams:

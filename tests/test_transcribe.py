@@ -20,6 +20,8 @@ from asr.decoding.hotwords import Hotword
 from asr.decoding_options import RecogniserOptions, recogniser_options
 from asr.endpoint import EndpointConfig
 from asr.errors import UserError
+from asr.ops import cpu
+from asr.packed import Packing
 from asr.streaming import StreamingRecognizer
 from asr.transcribe import parse
 from asr.vad import VadConfig
@@ -136,6 +138,22 @@ def test_options_that_cannot_be_are_one_line(
 def options_of(bundle: Path, *arguments: object) -> RecogniserOptions:
     args = parse(["--model", str(bundle), *map(str, arguments), "-"])
     return recogniser_options(args, load_bundle(args.model))
+
+
+def test_the_encoder_is_packed_as_asked_and_without_a_c_library_not_at_all(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def packing(*arguments: object, usual: Packing = "f32") -> str | None:
+        args = parse(["--model", str(bundle), *map(str, arguments), "-"])
+        packed = recogniser_options(args, load_bundle(args.model), usual).bundle.model.packed
+        return packed.packing if packed else None
+
+    if cpu.is_available():
+        assert packing() == "f32" and packing(usual="int8") == "int8"
+        assert packing("--packing", "f16", usual="int8") == "f16"
+        assert packing("--packing", "torch") is None
+    monkeypatch.setattr(cpu, "is_available", lambda: False)
+    assert packing(usual="int8") is None
 
 
 def test_captions_break_at_endpoints(
