@@ -84,7 +84,7 @@ def recogniser_options(
 ) -> RecogniserOptions:
     """Of the options of `add_options`, and `--chunk`. Raises UserError for what does not go together.
 
-    packing: where the options name none, and there is a C library.
+    packing: of the bundle's model, where the options say nothing and there is a C library.
     """
     given = {field.name: getattr(args, field.name, None) for field in fields(DecodingConfig)}
     decoding = replace(bundle.decoding, **{name: value for name, value in given.items() if value is not None})

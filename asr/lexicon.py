@@ -12,7 +12,8 @@ from itertools import islice, product
 from pathlib import Path
 
 from asr.errors import UserError
-from asr.phones import LETTERS, NAMES
+from asr.phones import NAMES, names, pronunciation
+from asr.pronounce import guess
 from asr.text import BLANK, UNKNOWN, WORD_START, Tokenizer
 
 MOST_WAYS = 16
@@ -96,8 +97,6 @@ class Lexicon:
         """How a word is said. Raises ValueError."""
         if word in self.ways:
             return self.ways[word]
-        from asr.pronounce import guess
-
         try:
             return [guess(word)]
         except UserError as error:
@@ -111,19 +110,6 @@ def respell(way: str) -> str:
 
 _SUGGESTIONS = "a a u o ow y ch th e er ay ng h i ee j o oy r sh th u oo y zh"  # for these letters of phones:
 _SPELT = dict(zip("a@AcWYCDEReGhIiJoOrSTUuyZ", _SUGGESTIONS.split(), strict=True))
-
-
-def pronunciation(phones: Sequence[str]) -> str:
-    """Names of phones -> their letters; ValueError for what is no phone."""
-    unknown = next((phone for phone in phones if phone not in LETTERS), None)
-    if unknown is not None:
-        raise ValueError(f"{unknown!r} is no phone; there are {' '.join(LETTERS)}")
-    return "".join(LETTERS[phone] for phone in phones)
-
-
-def names(way: str) -> str:
-    """The letters of phones -> their names, with spaces between them."""
-    return " ".join(NAMES[letter] for letter in way)
 
 
 class PhoneTokenizer:

@@ -5,6 +5,8 @@ The letters are those of the one-letter ARPABET of the ARPA Speech Understanding
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _SILENCE, _VOWELS = "SIL", "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
 _CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
 
@@ -16,3 +18,16 @@ UNKNOWN = -1  # of a stretch of audio, as a target: not trained on
 # Of AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH
 LETTERS = dict(zip(PHONES[1:], "a@AcWYbCdDERefghIiJklmnGoOprsStTUuvwyzZ", strict=True))
 NAMES = {letter: phone for phone, letter in LETTERS.items()}
+
+
+def pronunciation(phones: Sequence[str]) -> str:
+    """Names of phones -> their letters; ValueError for what is no phone."""
+    unknown = next((phone for phone in phones if phone not in LETTERS), None)
+    if unknown is not None:
+        raise ValueError(f"{unknown!r} is no phone; there are {' '.join(LETTERS)}")
+    return "".join(LETTERS[phone] for phone in phones)
+
+
+def names(way: str) -> str:
+    """The letters of phones -> their names, with spaces between them."""
+    return " ".join(NAMES[letter] for letter in way)

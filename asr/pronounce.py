@@ -10,7 +10,7 @@ import functools
 import threading
 
 from asr.errors import UserError
-from asr.lexicon import pronunciation
+from asr.phones import pronunciation
 
 # Sounds of espeak-ng's en-us as phones of CMUdict; the longest match is taken
 _SOUNDS = """

@@ -3,8 +3,9 @@
 One `StreamingRecognizer` is one stream: the samples that wait, the states of model and VAD, and a
 `WordStream`: decoder, endpoints and times, without a model. `advance` computes many streams as one batch: it
 cuts the audio into chunks of whole steps, runs the forward path that training runs, asks the VAD where there
-is speech, and hands the log-probabilities on; a recogniser by itself is the batch of one. Whatever pieces the
-samples come in, and whatever else is in the batch, words, times and endpoints are the same.
+is speech, and hands the log-probabilities on; a recogniser by itself is the batch of one. Whatever pieces
+the samples come in, words, times and endpoints are the same. So are they whatever else is in the batch, where
+sums are exact (`asr.packed`, int8); sums of floats differ in their last bits, and can decide between equals.
 
 B streams, S samples, T frames, V vocabulary.
 """
@@ -274,7 +275,8 @@ class StreamingRecognizer:
 def advance(streams: Sequence[StreamingRecognizer], most: int | None = None) -> None:
     """Compute what is ready of the streams of one bundle, at most `most` samples (whole steps) of each.
 
-    Streams of which equally much is computed are one batch. A batch changes the cost, not the words.
+    Streams of which equally much is computed are one batch. A batch changes the cost, and the last bits of
+    sums of floats.
     """
     groups: defaultdict[int, list[StreamingRecognizer]] = defaultdict(list)
     for stream in streams:

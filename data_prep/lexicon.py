@@ -21,8 +21,9 @@ from asr.cli import at_least, run
 from asr.data.manifest import load_cuts
 from asr.errors import UserError
 from asr.evaluation.results import write_text
-from asr.lexicon import Lexicon, names
+from asr.lexicon import Lexicon
 from asr.lm import sentences
+from asr.phones import names
 from asr.pronounce import Espeak, arpabet
 from data_prep.common import progress, warn
 

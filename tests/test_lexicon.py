@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from asr import pronounce
+from asr import lexicon as lexicon_module
 from asr.errors import UserError
-from asr.lexicon import Lexicon, PhoneTokenizer, load_tokenizer, names, pronunciation, respell
-from asr.phones import LETTERS
+from asr.lexicon import Lexicon, PhoneTokenizer, load_tokenizer, respell
+from asr.phones import LETTERS, names, pronunciation
 from asr.text import UNKNOWN
 
 FILE = "a AH\na EY\ncat K AE T\nchurch CH ER CH\nsat S AE T\nthe DH AH\nthe DH IY\n"
@@ -70,7 +70,7 @@ def test_ways_of_a_phrase_are_all_combinations(lexicon: Lexicon, monkeypatch: py
     def none(word: str) -> str:
         raise UserError("nothing is known")
 
-    monkeypatch.setattr(pronounce, "guess", none)
+    monkeypatch.setattr(lexicon_module, "guess", none)
     assert lexicon.phrases("the a") == ["DA A", "DA e", "Di A", "Di e"]
     with pytest.raises(ValueError, match="'dog' is pronounced"):
         lexicon.phrases("the dog")

@@ -188,9 +188,8 @@ class Fit:
         if self.decoding.beam == 1 or self.bundle.language_model is None:
             self.remarks.append("no weights to fit without a beam and a language model")
             return
-        names = tuple(WEIGHTS)
-        if self.bundle.tokenizer.lexicon is not None:
-            names = names[:2]  # there are no words but the lexicon's
+        closed = self.bundle.tokenizer.lexicon is not None  # no words but the lexicon's
+        names = tuple(name for name in WEIGHTS if not (closed and name == "unknown_penalty"))
         tried: dict[Point, list[int]] = {}
 
         def cost(point: Point) -> float:

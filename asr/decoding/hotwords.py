@@ -94,10 +94,10 @@ def check(hotword: Hotword, letters: frozenset[str], lexicon: Lexicon | None = N
         raise ValueError("the phrase is empty")
     if lexicon is not None:
         lexicon.phrases(phrase)
-    missing = next((letter for letter in phrase if letter != " " and letter not in letters), None)
-    if lexicon is None and missing is not None:
+    elif missing := set(phrase) - letters - {" "}:
+        letter = min(missing, key=phrase.index)
         raise ValueError(
-            f"the letter {missing!r} of {phrase!r} is in no piece of the tokenizer; write it as it is spoken"
+            f"the letter {letter!r} of {phrase!r} is in no piece of the tokenizer; write it as it is spoken"
         )
     if boost is not None and not 0 < boost < math.inf:
         raise ValueError(f"the boost of {phrase!r} has to be above 0, not {boost:g}")

@@ -62,7 +62,7 @@ class _InC(torch.autograd.Function):
         pointers = (tensor.data_ptr() for tensor in (given, lengths, matrix, total, occupied))
         library = cpu.library()
         assert not isinstance(library, str)
-        if library.denominator(*pointers, *given.shape, torch.get_num_threads()):
+        if library.denominator(*pointers, *given.shape, cpu.threads()):
             raise MemoryError("not enough memory for the sums of the denominator")
         ctx.save_for_backward(occupied)
         return total.to(log_probs.dtype)

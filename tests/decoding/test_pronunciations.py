@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asr import pronounce
+from asr import lexicon as lexicon_module
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import OF_PHONES
 from asr.decoding.homophones import Writer
@@ -151,7 +151,7 @@ def test_a_hotword_that_the_model_lacks_is_heard_and_preferred(
 def test_a_hotword_that_the_lexicon_lacks_is_pronounced_by_a_guess(
     tokenizer: PhoneTokenizer, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pronounce, "guess", {"bilbo": "bIlbo"}.__getitem__)
+    monkeypatch.setattr(lexicon_module, "guess", {"bilbo": "bIlbo"}.__getitem__)
     decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, [Hotword("bilbo")], lexicon=tokenizer.lexicon)
     assert decode(decoder, heard(tokenizer, "DEr Iz bIlbo")) == "there is bilbo"
 
@@ -162,7 +162,7 @@ def test_a_hotword_that_nobody_can_pronounce_is_named(
     def none(word: str) -> str:
         raise UserError("pip install espeakng-loader")
 
-    monkeypatch.setattr(pronounce, "guess", none)
+    monkeypatch.setattr(lexicon_module, "guess", none)
     (tmp_path / "hot.txt").write_text("cat\nbilbo baggins\n")
     with pytest.raises(UserError, match=r"hot\.txt, line 2: .*'bilbo' is pronounced .*espeakng"):
         read_hotwords(tmp_path / "hot.txt", tokenizer.pieces, tokenizer.lexicon)

@@ -1,10 +1,7 @@
 /* The sums of asr/training/denominator.py, which says what they are: here for one processor, utterance by utterance. */
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
-#define EXPORT __attribute__((visibility("default")))
+#include "common.h"
 
 /* out[w] += scale * row[w] */
 static void add_scaled(float *restrict out, const float *restrict row, float scale, int64_t size)
@@ -75,13 +72,13 @@ EXPORT int denominator(const float *log_probs, const int64_t *frames, const floa
                        float *occupied, int64_t batch, int64_t time, int64_t size, int threads)
 {
     int failed = 0;
-    float *transposed = malloc(size * size * sizeof *transposed);
+    float *transposed = allocate(size * size);
     if (!transposed) return 1;
     for (int64_t v = 0; v < size; ++v)
         for (int64_t w = 0; w < size; ++w) transposed[w * size + v] = transitions[v * size + w];
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t b = 0; b < batch; ++b) {
-        float *room = malloc((4 * time + 8) * size * sizeof *room + (time + 1) * sizeof *room);
+        float *room = allocate((4 * time + 8) * size + time);
         if (!room) {
             failed = 1;
             continue;
