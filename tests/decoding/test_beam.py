@@ -314,6 +314,15 @@ def test_a_pruned_rival_keeps_the_share_that_it_had() -> None:
     assert (word.text, word.confidence) == ("a", pytest.approx(0.7 * 0.7, abs=1e-3))
 
 
+def test_where_a_word_begins_does_not_count_in_how_clearly_it_was_heard() -> None:
+    pieces = ["<blank>", "<unk>", "▁a", "a"]
+    decoder = BeamDecoder(pieces, DecodingConfig(beam=1))
+    decoder.accept(np.log(np.array([[0.1, 1e-9, 0.5, 0.4]], np.float32)))
+    (word,) = decoder.tentative()
+    share = 0.5 / (0.5 + 0.1)  # against no word at all
+    assert (word.text, word.confidence) == ("a", pytest.approx((0.5 + 0.4) * share))
+
+
 def test_an_old_alternative_cannot_hold_back_words() -> None:
     rows = np.full((60, len(PIECES)), 1e-9)
     rows[:, 0] = 1

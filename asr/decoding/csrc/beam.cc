@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 namespace asr {
 namespace {
@@ -31,12 +32,25 @@ float highest(const float* values, int32_t count) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
+// Of each piece the one with the same letters elsewhere in a word, or itself.
+std::vector<int32_t> twins_of(const std::vector<Piece>& pieces) {
+  std::map<std::pair<std::string, bool>, int32_t> places;
+  for (size_t i = 0; i < pieces.size(); ++i) places.emplace(std::pair(pieces[i].letters, pieces[i].starts_word), i);
+  std::vector<int32_t> twins(pieces.size());
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const auto found = places.find({pieces[i].letters, !pieces[i].starts_word});
+    twins[i] = found == places.end() || pieces[i].letters.empty() ? static_cast<int32_t>(i) : found->second;
+  }
+  return twins;
+}
+
 }  // namespace
 
 Beam::Beam(std::shared_ptr<const std::vector<Piece>> pieces, const Options& options, const LanguageModel* model)
     : options_(options),
       vocabulary_(static_cast<int32_t>(pieces->size())),
       scorer_(pieces, options.weights, model),
+      twins_(twins_of(*pieces)),
       is_child_(pieces->size(), 0) {
   reset();
 }
@@ -218,9 +232,9 @@ Beam::Live Beam::continued(int32_t slot) {
     to.silent = {to.silent.score, close(slot), from.open.start, frame_, from.open.log_prob};
   }
   if (entered_[slot] >= 0) {
-    to.open = {to.open.score, chain_before(entered_[slot], to.token), frame_, 0, frame_log_probs_[to.token]};
+    to.open = {to.open.score, chain_before(entered_[slot], to.token), frame_, 0, heard(to.token)};
   } else if (to.token >= 0) {
-    to.open.log_prob = std::max(to.open.log_prob, frame_log_probs_[to.token]);
+    to.open.log_prob = std::max(to.open.log_prob, heard(to.token));
   }
   return to;
 }
@@ -238,8 +252,16 @@ Beam::Live Beam::begun(const Candidate& candidate) {
   to.context = scorer_.score(candidate.context);
   to.score = to.total + to.context;
   to.silent.chain = -1;
-  to.open = {entry_score(live_[slot], token) + log_prob, chain_before(slot, token), frame_, 0, log_prob};
+  to.open = {entry_score(live_[slot], token) + log_prob, chain_before(slot, token), frame_, 0, heard(token)};
   return to;
+}
+
+// ln of the probability of what the token sounds like: whether it begins a word is not heard.
+float Beam::heard(int32_t token) const {
+  const int32_t twin = twins_[token];
+  if (twin == token) return frame_log_probs_[token];
+  const double both = log_add(frame_log_probs_[token], frame_log_probs_[twin]);
+  return static_cast<float>(std::min(both, 0.0));  // rounding
 }
 
 // The emissions of the best alignment that this token can follow.

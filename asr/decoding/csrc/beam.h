@@ -33,7 +33,7 @@ struct Options {
 struct Token {
   int32_t id;
   int64_t start, end;  // frames
-  float log_prob;      // the best of its frames
+  float log_prob;      // of what it sounds like, the best of its frames
 };
 
 struct Word {
@@ -151,6 +151,7 @@ class Beam {
   Live continued(int32_t slot);
   Live begun(const Candidate& candidate);
   static double entry_score(const Live& from, int32_t token);
+  float heard(int32_t token) const;
   int32_t chain_before(int32_t slot, int32_t token);
   int32_t close(int32_t slot);
   void drop_old();
@@ -202,6 +203,7 @@ class Beam {
     int32_t token;
   };
   static constexpr int32_t kUnknown = -2;
+  std::vector<int32_t> twins_;  // by token: the one with the same letters elsewhere in a word, or itself
   const float* frame_log_probs_ = nullptr;  // (V,)
   std::vector<Tried> tried_;
   std::vector<Live> stays_, next_;    // by slot: without a new token; the survivors

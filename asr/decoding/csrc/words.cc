@@ -1,10 +1,11 @@
 // The words of the best hypothesis: how long each has stood, and how sure it is.
 //
 // A word's confidence is how clearly it was heard (the geometric mean of its tokens' probabilities, each in its
-// best frame) times its share of posterior mass: of the hypotheses that have this word, by its text, at this
-// place. A hypothesis that is pruned is counted with the share that it had then: of the mass that has remained in
-// the beam, a part is lost in each frame, and what agreed among the lost is kept in `agreed`. So
-// share = agreed + remained * (share of the living that agree), and is not 1 only because all others died.
+// best frame, with that of the token with the same letters elsewhere in a word: boundaries are not heard) times its
+// share of posterior mass: of the hypotheses that have this word, by its text, at this place. A hypothesis that is
+// pruned is counted with the share that it had then: of the mass that has remained in the beam, a part is lost in
+// each frame, and what agreed among the lost is kept in `agreed`. So share = agreed + remained * (share of the
+// living that agree), and is not 1 only because all others died.
 #include <algorithm>
 #include <cmath>
 
