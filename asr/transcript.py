@@ -16,7 +16,7 @@ from typing import Literal
 Reason = Literal["silence", "no speech", "length"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # hours of them stay in memory
 class Word:
     """Times in seconds from the start of the stream; confidence in [0, 1]."""
 
@@ -26,7 +26,7 @@ class Word:
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """The end of a segment: after how many committed words of the stream, why, and at which second."""
 

@@ -9,7 +9,8 @@ random within one chunk, and end when their recording does.
 
 lag: from the moment at which a caller sent the last sample that an update knows until the update came back.
 CPU: of the server, in per cent of one core, a stream. memory: what the server has beyond its memory before
-the first caller, a stream; growth: from the middle of the run to its end. wrong: callers whose text is not,
+the first caller, a stream; growth: from the middle of the run to its end; said: what the transcripts of the
+words said meanwhile take of it, which a stream keeps until it ends. wrong: callers whose text is not,
 byte for byte, that of `StreamingRecognizer` alone. Callers share the machine's cores with the server.
 
 --faults: beside the callers there are always two of each of these: one that vanishes again and again, one
@@ -52,6 +53,7 @@ from asr.errors import UserError
 from asr.packed import Packed
 from asr.serving.pcm import Pcm
 from asr.streaming import StreamingRecognizer
+from asr.transcript import Transcript, Word
 
 PIECE = 0.1  # seconds of audio in a message
 RATES = (16000, 8000, 48000)
@@ -68,6 +70,7 @@ class Spoken:
     rate: int
     data: bytes
     text: str
+    record: int  # bytes of the words' record, of the recording's second half
 
     @property
     def pieces(self) -> list[bytes]:
@@ -97,6 +100,7 @@ class Row:
     cpu_of_callers: float
     memory_per_stream: float
     growth: float
+    said: float
     wrong: int
     refused: int
 
@@ -149,16 +153,23 @@ def recordings(folder: Path, seconds: int, bundle: Bundle) -> list[Spoken]:
             samples = np.concatenate([samples, audio.read(files.pop(0), rate)])
             files.append(files[0])  # few recordings are said again
         data = (32767 * samples[: seconds * rate].clip(-1, 1)).astype("<i2").tobytes()
-        spoken.append(Spoken(rate, data, alone(bundle, rate, data)))
+        transcript = alone(bundle, rate, data)
+        late = [word for word in transcript.words if word.end > seconds / 2]
+        spoken.append(Spoken(rate, data, transcript.text, sum(map(size, late))))
     return spoken
 
 
-def alone(bundle: Bundle, rate: int, data: bytes) -> str:
+def size(word: Word) -> int:
+    """Bytes of a record that it takes: place in the list, itself, its numbers; its text is the lexicon's."""
+    return 8 + sys.getsizeof(word) + sum(map(sys.getsizeof, (word.start, word.end, word.confidence)))
+
+
+def alone(bundle: Bundle, rate: int, data: bytes) -> Transcript:
     recognizer = StreamingRecognizer(bundle)
     pcm = Pcm(rate, bundle.model.config.frontend.rate)
     recognizer.accept(pcm.accept(data))
     recognizer.accept(pcm.finish())
-    return recognizer.finish().text
+    return recognizer.finish()
 
 
 def measure(args: argparse.Namespace, streams: int, faults: bool, spoken: Sequence[Spoken]) -> Row:
@@ -184,6 +195,7 @@ def measure(args: argparse.Namespace, streams: int, faults: bool, spoken: Sequen
         cpu_of_callers=own,
         memory_per_stream=(half - before) / streams,
         growth=memory[-1] - half,
+        said=sum(spoken[n % SPOKEN].record for n in range(streams)) / 2**20,
         wrong=heard.wrong,
         refused=heard.refused,
     )
@@ -336,12 +348,13 @@ def show(rows: Sequence[Row], args: argparse.Namespace) -> None:
     table = Table(
         "streams", "faults", "lag p50", "p95", "p99 (ms)", "CPU %", "callers %", "MiB", "growth MiB"
     )
+    table.add_column("said MiB")
     table.add_column("wrong")
     table.add_column("refused")
     for row in rows:
         lags = (f"{1000 * lag:.0f}" for lag in (row.lag_p50, row.lag_p95, row.lag_p99))
         shares = (f"{100 * row.cpu_per_stream:.2f}", f"{100 * row.cpu_of_callers:.0f}")
-        sizes = (f"{row.memory_per_stream:.2f}", f"{row.growth:.1f}")
+        sizes = (f"{row.memory_per_stream:.2f}", f"{row.growth:.1f}", f"{row.said:.1f}")
         numbers = (f"{row.wrong}", f"{row.refused}")
         table.add_row(f"{row.streams}", "yes" if row.faults else "", *lags, *shares, *sizes, *numbers)
     console = Console(width=110)
