@@ -17,10 +17,11 @@ from asr.data.manifest import AudioError
 
 LAST = "last.ckpt"
 JUDGED = {
-    "dev_wer": "dev WER",
-    "dev_phone_error": "dev phone error",
-    "dev_frame_error": "dev frame error",
-}  # in percent
+    "dev_loss": "dev loss {:.3f}",
+    "dev_wer": "dev WER {:.1f} %",
+    "dev_phone_error": "dev phone error {:.1f} %",
+    "dev_frame_error": "dev frame error {:.1f} %",
+}
 
 
 class Ema(WeightAveraging):
@@ -108,7 +109,7 @@ class LearningCurve(Callback):
             return
         self.step = trainer.global_step
         known = trainer.callback_metrics
-        keys = ("loss", "dev_loss", *JUDGED)
+        keys = ("loss", *JUDGED)
         metrics = {key: float(known[key]) for key in keys if key in known}
         speed = self._samples / self.rate * trainer.world_size / max(1e-9, self._clock - self._mark)
         self._tick()
@@ -124,10 +125,10 @@ class LearningCurve(Callback):
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        errors = [f"{name} {metrics[key]:.1f} %" for key, name in JUDGED.items() if key in metrics]
+        figures = [said.format(metrics[key]) for key, said in JUDGED.items() if key in metrics]
         trainer.print(
             f"epoch {trainer.current_epoch}, step {trainer.global_step}, {self.seconds / 60:.1f} min:"
-            f" loss {metrics['loss']:.3f}, dev loss {metrics['dev_loss']:.3f}, {', '.join(errors)}"
+            f" loss {metrics['loss']:.3f}, {', '.join(figures)}"
             f" (rate {rate:.1e}, {speed:.0f} h of audio an hour)"
         )
 

@@ -45,7 +45,7 @@ class Candidate(NamedTuple):
 
     name: str
     weights: dict[str, torch.Tensor]
-    error: float  # on the dev set, percent
+    error: float  # on the dev set, by what the objective is judged
 
 
 class Parser(LightningArgumentParser):
@@ -84,7 +84,7 @@ class TrainCli(LightningCLI):
             LearningCurve(root / "curve.jsonl", self.config_init["model"].model.config.frontend.rate),
             ModelCheckpoint(
                 root / "checkpoints",
-                filename=f"step{{step}}-error{{{judged_by}:.2f}}",
+                filename=f"step{{step}}_{judged_by}={{{judged_by}:.3f}}",
                 auto_insert_metric_name=False,
                 monitor=judged_by,
                 save_top_k=checkpoint["best"],
@@ -176,8 +176,9 @@ def _write_bundle(trainer: Trainer, module: CtcTraining, data: AsrData) -> None:
     module.load_state_dict(chosen.weights)
     decoding = DecodingConfig() if module.tokenizer.lexicon is None else OF_PHONES
     save_bundle(directory, Bundle(module.model, module.tokenizer, decoding))
-    errors = ", ".join(f"{each.name} {each.error:.2f} %" for each in candidates)
-    print(f"{directory}: {chosen.name}; {JUDGED[module.judged_by]}: {errors}")
+    said = JUDGED[module.judged_by]
+    errors = ", ".join(f"{each.name}: {said.format(each.error)}" for each in candidates)
+    print(f"{directory}: {chosen.name}; {errors}")
 
 
 def _dev_error(module: CtcTraining, data: AsrData, weights: dict[str, torch.Tensor]) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from asr.training.callbacks import Ema
 from asr.training.checkpoint import average
 from asr.training.denominator import bigram
 from asr.training.module import CtcTraining, Objective, measure_statistics
+from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, adamw, schedule
 from tests.conftest import signal
 from tests.training.conftest import LEXICON
@@ -244,6 +246,8 @@ def test_phones_are_counted_wherever_in_a_word_they_are(hearing: CtcTraining, ba
     assert hearing._count(batch, ["l a m i", "s o"]) == (0, 6)
     assert hearing._count(batch, ["l a m i", "l o m"]) == (2, 6)
 
+    hearing.objective = Objective(ctc=1.0, denominator=1.0)
+    assert hearing.judged_by == "dev_loss"
     hearing.objective = Objective(ctc=1.0)
     assert hearing.judged_by == "dev_phone_error"
     log_probs = torch.full((1, 6, hearing.tokenizer.vocabulary), -9.0)
@@ -276,6 +280,26 @@ def test_the_denominator_makes_the_reference_likelier_than_its_rivals(
     assert losses[0] > losses[-1] + 0.5 > best + 0.5
 
 
+def test_what_a_layer_asks_for_is_paid_in_training_for_the_frames_of_the_audio(
+    lexicon: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, logged = replace(ENCODER, cell="variational_mgu"), {}
+    module = CtcTraining(lexicon, encoder, objective=Objective(ctc=0.0, frames=1.0), carried=0.0)
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    loss = module.training_step(batch._replace(phones=torch.full((2, 25), SILENCE)), 0)
+    layers = [block.mgu for block in module.model.encoder.blocks]
+    loss.backward()
+    assert 0 < logged["penalty"] < logged["loss"]
+    assert all(float(layer.log_deviation.grad.abs().sum()) > 0 for layer in layers)
+
+    asked = torch.zeros(2, 27)
+    asked[0], asked[1, : 15 + 2] = 1.0, 1.0  # 25 and 15 frames of 40 ms, and 2 of lookahead
+    asked[1, 15 + 2 :] = torch.nan
+    assert float(module.penalty([asked, asked], batch.lengths)) == 2.0
+    with penalties(CtcTraining(lexicon, ENCODER).model) as nothing:
+        assert nothing == []
+
+
 def test_a_denominator_alone_is_refused(lexicon: Path) -> None:
     with pytest.raises(UserError, match=r"objective\.denominator"):
         CtcTraining(lexicon, ENCODER, objective=Objective(ctc=0.0, frames=1.0, denominator=1.0))
@@ -297,3 +321,14 @@ def test_a_bundle_with_other_outputs_is_refused_as_a_start(hearing: CtcTraining,
     CtcTraining(lexicon, ENCODER, outputs=2).on_load_checkpoint(checkpoint)
     with pytest.raises(UserError, match=r"model\.outputs"):
         CtcTraining(lexicon, ENCODER).on_load_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_that_says_nothing_of_its_cell_is_of_the_mgu(
+    hearing: CtcTraining, lexicon: Path
+) -> None:
+    checkpoint: dict = {}
+    hearing.on_save_checkpoint(checkpoint)
+    del checkpoint["identity"]["model.encoder.cell"]
+    hearing.on_load_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"model\.encoder\.cell: the checkpoint has mgu, the config gru"):
+        CtcTraining(lexicon, replace(ENCODER, cell="gru"), outputs=2).on_load_checkpoint(checkpoint)
