@@ -28,6 +28,8 @@ class Augmentation:
     rooms, room_share: such a share is heard through one of these manifests' impulse responses.
     cutoff_hz, cutoff_share: such a share loses all above a frequency drawn from the range, as MP3 and
     telephones take it away.
+    equaliser_db, equaliser_share: such a share goes through a microphone whose gain at each octave is drawn
+    from this many dB down to this many up (FilterAugment, arXiv 2110.03282, on the waveform).
     """
 
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
@@ -39,6 +41,8 @@ class Augmentation:
     room_share: float = 0.0
     cutoff_hz: tuple[float, float] = (3500.0, 7500.0)
     cutoff_share: float = 0.0
+    equaliser_db: float = 10.0
+    equaliser_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ def perturb(
         )
     if config.cutoff_share and rng.random() < config.cutoff_share:
         samples = low_pass(samples, target_rate, rng.uniform(*config.cutoff_hz))
+    if config.equaliser_share and rng.random() < config.equaliser_share:
+        gains = rng.uniform(-config.equaliser_db, config.equaliser_db, len(octaves(target_rate)))
+        samples = equalise(samples, target_rate, gains)
     return samples * np.float32(gain), speed
 
 
@@ -115,6 +122,21 @@ def low_pass(samples: NDArray[np.float32], rate: int, cutoff_hz: float) -> NDArr
     narrow = soxr.resample(samples, rate, 2 * cutoff_hz, quality="HQ")
     wide = soxr.resample(narrow, 2 * cutoff_hz, rate, quality="HQ")
     return np.resize(np.pad(wide, (0, max(0, len(samples) - len(wide)))), len(samples))
+
+
+def octaves(rate: int) -> NDArray[np.float64]:
+    """Frequencies in Hz, each twice the one before: the highest is half of `rate`, the lowest about 60."""
+    return rate / 2 * 0.5 ** np.arange(int(np.log2(rate / 120)), -1, -1)
+
+
+def equalise(samples: NDArray[np.float32], rate: int, gains_db: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(S,) -> (S,) with a gain in dB at each of the `octaves`, and in between over the logarithm of the
+    frequency; without delay."""
+    size = 1 << (len(samples) - 1).bit_length() + 1
+    frequencies = np.fft.rfftfreq(size, 1 / rate)
+    gains = np.interp(np.log(frequencies.clip(min=1)), np.log(octaves(rate)), gains_db)
+    heard = np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (gains / 20), size)
+    return heard[: len(samples)].astype(np.float32)
 
 
 def add_noise(

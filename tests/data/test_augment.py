@@ -8,7 +8,9 @@ from asr.data.augment import (
     Augmentation,
     SpecAugment,
     add_noise,
+    equalise,
     low_pass,
+    octaves,
     perturb,
     resample,
     reverberate,
@@ -114,3 +116,14 @@ def test_a_narrow_channel_keeps_what_is_below_and_takes_what_is_above(cutoff: fl
     assert len(heard) == len(low) and heard.dtype == np.float32
     assert np.abs(heard - low)[200:-200].max() < 0.02
     assert np.square(low_pass(high, 16000, cutoff)[200:-200]).mean() < 1e-4
+
+
+def test_an_equaliser_gives_each_octave_its_gain_without_delay() -> None:
+    rate, gains = 16000, np.array([0.0, 0, 0, 0, 6, -20, 10, 0])
+    assert octaves(rate).tolist() == [62.5, 125, 250, 500, 1000, 2000, 4000, 8000]
+    middle = slice(rate // 4, -rate // 4)
+    for frequency, gain in zip(octaves(rate)[1:-1], gains[1:-1], strict=True):
+        played = tone(1.0, frequency, rate)
+        heard = equalise(played, rate, gains)
+        assert heard.shape == played.shape and heard.dtype == np.float32
+        np.testing.assert_allclose(heard[middle], played[middle] * 10 ** (gain / 20), atol=0.02)
