@@ -126,7 +126,8 @@ def low_pass(samples: NDArray[np.float32], rate: int, cutoff_hz: float) -> NDArr
 
 def octaves(rate: int) -> NDArray[np.float64]:
     """Frequencies in Hz, each twice the one before: the highest is half of `rate`, the lowest about 60."""
-    return rate / 2 * 0.5 ** np.arange(int(np.log2(rate / 120)), -1, -1)
+    halvings = int(np.log2(rate / 120))
+    return rate / 2 * np.logspace(-halvings, 0, halvings + 1, base=2)
 
 
 def equalise(samples: NDArray[np.float32], rate: int, gains_db: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -24,8 +24,10 @@ from torch.autograd.function import once_differentiable
 def mgu(
     inputs: Tensor, hidden: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, bias_hn: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Same arguments and results as `asr.ops.reference.mgu`."""
-    outputs = _MGU.apply(inputs, hidden, weight_ih, weight_hh, bias, bias_hn)  # (B, T, H)
+    """Same arguments and results as `asr.ops.reference.mgu`; under autocast too in the weights' precision."""
+    inputs, hidden = inputs.to(weight_hh.dtype), hidden.to(weight_hh.dtype)
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs = _MGU.apply(inputs, hidden, weight_ih, weight_hh, bias, bias_hn)  # (B, T, H)
     return outputs, outputs[:, -1] if inputs.shape[1] else hidden
 
 
