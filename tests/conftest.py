@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from asr.encoder import EncoderConfig
 from asr.frontend import FrontEndConfig
 from asr.model import CtcModel, ModelConfig
 from asr.text import Tokenizer, train_tokenizer
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which torch puts off
 
 settings.register_profile("machines are shared", deadline=None)
 settings.load_profile("machines are shared")
@@ -42,8 +45,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 ENCODERS = {
     "4x, lookahead": EncoderConfig((8, 12), 5, "glu", width=16, hidden=16, lookahead=(0, 2, 1)),
     "8x, projection, GTU": EncoderConfig((8, 8, 12), 3, "gtu", width=16, hidden=24, lookahead=(1, 2)),
-    "no lookahead, no reset gate": EncoderConfig(
-        (8, 12), 4, width=16, hidden=16, lookahead=(0, 0), reset_gate=False
+    "no lookahead, no reset gate, ReLU": EncoderConfig(
+        (8, 12), 4, "relu", width=16, hidden=16, lookahead=(0, 0), reset_gate=False
     ),
     "two outputs a frame, lookahead": EncoderConfig((8, 12), 5, width=16, hidden=16, lookahead=(1, 0, 2)),
 }

@@ -6,11 +6,13 @@
 | `bptt`      | one autograd function, back-propagation by hand     | anywhere                           |
 | `tied_gru`  | torch's GRU with tied weights, cuDNN on a GPU       | float32, float64; on a GPU, half   |
 | `cpu`       | the C operator                                      | CPU, float32                       |
+| `triton`    | a kernel a step, as CUDA graphs                     | CUDA, float32, half                |
 
 Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """
 
-from typing import Literal
+from importlib.util import find_spec
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +20,21 @@ from torch import Tensor
 from asr.errors import UserError
 from asr.ops import bptt, cpu, reference, tied_gru
 
-Backend = Literal["auto", "reference", "bptt", "tied_gru", "cpu"]
+Backend = Literal["auto", "reference", "bptt", "tied_gru", "cpu", "triton"]
+
+
+class Measured(NamedTuple):
+    """What `python -m benchmarks.gpu` found, forward and backward, by which `auto` chooses on a GPU."""
+
+    dtype: torch.dtype  # of the products
+    sizes: tuple[int, int]  # H, from and up to
+    batches: tuple[int, int]
+    backend: Backend
+    ratio: float  # time of tied_gru over its own
+    where: str  # device and date
+
+
+MEASURED: tuple[Measured, ...] = ()  # the first row that fits counts; none yet, since no GPU was at hand
 
 
 def mgu(
@@ -50,13 +66,20 @@ def mgu(
         return bptt.mgu(*arguments)
     if backend == "tied_gru":
         return tied_gru.mgu(*arguments)
-    raise UserError(f"unknown back-end {backend!r}: use auto, reference, bptt, tied_gru or cpu")
+    if backend == "triton":
+        _check_triton(inputs)
+        from asr.ops import triton_step  # triton is there only on Linux, and takes a while to import
+
+        return triton_step.mgu(*arguments)
+    raise UserError(f"unknown back-end {backend!r}: use auto, reference, bptt, tied_gru, cpu or triton")
 
 
 def choose(inputs: Tensor, hidden: Tensor, weight_hh: Tensor) -> Backend:
     """The fastest back-end for these tensors."""
     if inputs.is_cuda:
-        return "tied_gru"
+        half = torch.is_autocast_enabled("cuda")
+        dtype = torch.get_autocast_dtype("cuda") if half else inputs.dtype
+        return fastest_on_gpu(dtype, *hidden.shape)
     tensors = (inputs, hidden, weight_hh)
     if (
         all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
@@ -64,6 +87,15 @@ def choose(inputs: Tensor, hidden: Tensor, weight_hh: Tensor) -> Backend:
     ):
         return "cpu"
     return "bptt"
+
+
+def fastest_on_gpu(dtype: torch.dtype, batch: int, size: int) -> Backend:
+    """What `MEASURED` has for it, else tied_gru."""
+    for row in MEASURED:
+        fits = row.sizes[0] <= size <= row.sizes[1] and row.batches[0] <= batch <= row.batches[1]
+        if fits and dtype == row.dtype and (row.backend != "triton" or find_spec("triton")):
+            return row.backend
+    return "tied_gru"
 
 
 def _check_cpu(*tensors: Tensor | None) -> None:
@@ -74,6 +106,21 @@ def _check_cpu(*tensors: Tensor | None) -> None:
             raise UserError(
                 f"back-end cpu is for float32 on the CPU, not {tensor.dtype} on {tensor.device}: use auto"
             )
+
+
+def _check_triton(inputs: Tensor) -> None:
+    if find_spec("triton") is None:
+        raise UserError(
+            "back-end triton: its package is missing, which comes with torch for CUDA on Linux; use auto"
+        )
+    from triton import knobs
+
+    if not inputs.is_cuda and not knobs.runtime.interpret:
+        raise UserError(
+            "back-end triton needs a GPU: use auto (or, to test it on the CPU, set TRITON_INTERPRET=1)"
+        )
+    if inputs.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise UserError(f"back-end triton is for float32 and half, not {inputs.dtype}: use auto")
 
 
 def _check_shapes(

@@ -7,6 +7,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -31,16 +32,23 @@ SIZES = [
     (0, 3, 3, 4),
     (0, 0, 2, 3),
 ]
-BACKENDS: list[Backend] = ["bptt", "tied_gru", "cpu"]
+BACKENDS: list[Backend] = ["bptt", "tied_gru", "cpu", "triton"]
 needs_fork = pytest.mark.skipif(
     sys.platform in ("win32", "darwin"), reason="forking is unsafe on this platform"
 )
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     if request.param == "cpu" and not cpu.is_available():
         pytest.skip(f"no C operator: {cpu.library()}")
+    if request.param == "triton":
+        if not find_spec("triton"):
+            pytest.skip("torch brings Triton with CUDA, on Linux")
+        monkeypatch.setattr(
+            "asr.ops.triton_step.LONG", 4
+        )  # in the interpreter a step takes a tenth of a second
+        monkeypatch.setattr("asr.ops.triton_step.SHORT", 2)
     return request.param
 
 
@@ -100,6 +108,7 @@ def assert_same(got: list[Tensor], expected: list[Tensor], tolerance: float = 2e
         assert error <= tolerance * (1 + scale), f"{name}: {error} off, at values up to {scale}"
 
 
+@pytest.mark.parametrize("backend", ["bptt", "tied_gru", "cpu"], indirect=True)  # Triton: test_triton_step.py
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("reset_gate", [True, False])
 def test_back_ends_equal_the_loop_in_outputs_state_and_gradients(
@@ -187,6 +196,7 @@ def test_strides_change_nothing(backend: Backend) -> None:
 
 @pytest.mark.parametrize("reset_gate", [True, False])
 @pytest.mark.parametrize("forget_bias", [-200.0, -60.0, 60.0])
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of NumPy, for Triton: 1 / (1 + inf) is meant
 def test_saturated_gates_give_finite_gradients(
     backend: Backend, reset_gate: bool, forget_bias: float
 ) -> None:
@@ -277,6 +287,18 @@ def test_autocast_rounds_the_factors_of_the_large_products_and_nothing_else(
         assert 0 < error < 0.03
 
 
+@pytest.mark.parametrize("reset_gate", [True, False])
+def test_without_the_c_operator_autocast_changes_nothing(reset_gate: bool) -> None:
+    exact, cast = [], []
+    for half, results in ((False, exact), (True, cast)):
+        arguments = random_arguments(3, 5, 4, 6, reset_gate=reset_gate)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            outputs, final = ops.mgu(*arguments, backend="bptt")
+        (outputs.square().sum() + final.sum()).backward()
+        results += [outputs, *(tensor.grad for tensor in arguments if tensor is not None)]
+    assert all(map(torch.equal, exact, cast))
+
+
 class Layer(nn.Module):
     def __init__(self, reset_gate: bool, backend: Backend) -> None:
         super().__init__()
@@ -332,7 +354,7 @@ def test_a_back_end_asked_for_by_name_is_refused_where_it_cannot_run(operator: N
     with pytest.raises(UserError, match="float64"):
         ops.mgu(*random_arguments(2, 3, 4, 5, True, torch.float64), backend="cpu")
     with pytest.raises(UserError, match="unknown back-end"):
-        ops.mgu(*random_arguments(2, 3, 4, 5, True), backend="triton")  # type: ignore[arg-type]
+        ops.mgu(*random_arguments(2, 3, 4, 5, True), backend="cudnn")  # type: ignore[arg-type]
 
 
 def test_shapes_that_do_not_fit_are_refused(backend: Backend) -> None:
