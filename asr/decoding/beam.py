@@ -86,10 +86,19 @@ class BeamDecoder:
         return taken
 
     def _take(self) -> list[DecodedWord]:
-        words = self._words(_library().asr_beam_take)
-        if self._writer is None or not words:
-            return words
-        after = [word.text for word in self._words(_library().asr_beam_tentative)]
+        taken: list[DecodedWord] = []
+        new: list[DecodedWord] = []
+        for word, behind in self._read(_library().asr_beam_take):
+            if behind:
+                taken, new = taken + self._commit(new, word.text.split()), []
+            else:
+                new.append(word)
+        return taken + self._commit(new)
+
+    def _commit(self, words: Sequence[DecodedWord], after: Sequence[str] = ()) -> list[DecodedWord]:
+        """Final words as they are written, now that these pronunciations are heard behind them."""
+        if self._writer is None:
+            return [*words]
         return _written(words, self._writer.commit([word.text for word in words], after))
 
     def tentative(self) -> list[DecodedWord]:
@@ -172,6 +181,10 @@ class BeamDecoder:
         return _library().asr_beam_size(self._handle)
 
     def _words(self, function: ctypes._NamedFuncPointer) -> list[DecodedWord]:
+        return [word for word, _ in self._read(function)]
+
+    def _read(self, function: ctypes._NamedFuncPointer) -> list[tuple[DecodedWord, bool]]:
+        """Words, and whether one is none, but all that was heard behind those before it."""
         words, tokens = ctypes.POINTER(_Word)(), ctypes.POINTER(ctypes.c_int32)()
         found = function(self._handle, ctypes.byref(words), ctypes.byref(tokens))
         _check(found < 0)
@@ -179,8 +192,11 @@ class BeamDecoder:
         for word in words[:found]:
             ids = tuple(tokens[first : first + word.tokens])
             first += word.tokens
-            text = self._spelling.word(ids)
-            made.append(DecodedWord(text, ids, word.start, word.end, word.confidence, word.survived))
+            behind = bool(word.behind)
+            text = self._spelling.text(ids) if behind else self._spelling.word(ids)
+            made.append(
+                (DecodedWord(text, ids, word.start, word.end, word.confidence, word.survived), behind)
+            )
         return made
 
     def _hypothesis(
@@ -278,6 +294,7 @@ class _Word(ctypes.Structure):
         ("survived", ctypes.c_int64),
         ("confidence", ctypes.c_double),
         ("tokens", ctypes.c_int32),
+        ("behind", ctypes.c_int32),
     )
 
 

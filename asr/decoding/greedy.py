@@ -35,10 +35,8 @@ class GreedyDecoder:
         self._final: list[DecodedWord] = []
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
-        check_frames(log_probs, len(self._spelling), self._frame)
-        outputs = log_probs.argmax(-1)
-        values = np.take_along_axis(log_probs, outputs[:, None], -1)[:, 0]
-        for output, value in zip(outputs.tolist(), values.tolist(), strict=True):
+        values = check_frames(log_probs, len(self._spelling), self._frame)
+        for output, value in zip(log_probs.argmax(-1).tolist(), values.tolist(), strict=True):
             self._frame += 1
             if output != BLANK:
                 self._emit(output, value)
@@ -78,8 +76,10 @@ class GreedyDecoder:
         return self._frame - self._sounded
 
 
-def check_frames(log_probs: NDArray[np.float32], vocabulary: int, frame: int) -> None:
-    """ValueError for log-probabilities that no decoder can go on with; `frame` is the number of the first."""
+def check_frames(log_probs: NDArray[np.float32], vocabulary: int, frame: int) -> NDArray[np.float32]:
+    """The largest of each frame, (T,). ValueError for log-probabilities that no decoder can go on with.
+
+    frame: the number of the first."""
     if log_probs.ndim != 2 or log_probs.shape[1] != vocabulary:
         raise ValueError(
             f"expected log-probabilities (T, {vocabulary}), one for each piece of the tokenizer,"
@@ -91,3 +91,4 @@ def check_frames(log_probs: NDArray[np.float32], vocabulary: int, frame: int) ->
         index = int(broken.argmax())
         reason = "NaN" if np.isnan(best[index]) else f"only {best[index]}" if best[index] < 0 else "infinity"
         raise ValueError(f"{reason} in the log-probabilities of frame {frame + index}")
+    return best

@@ -71,6 +71,7 @@ void run(uint32_t seed) {
     const asr::Words tentative = beam.tentative();
     words.words.insert(words.words.end(), tentative.words.begin(), tentative.words.end());
     for (const asr::Word& word : words.words) {
+      if (word.behind) continue;
       check(frames < 0 || (word.start < word.end && word.end <= frames), "times");
       check(word.confidence >= 0 && word.confidence <= 1 && word.survived >= 0 && word.tokens > 0, "a word");
     }

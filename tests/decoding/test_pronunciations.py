@@ -94,6 +94,25 @@ def test_words_after_decide_too(tokenizer: PhoneTokenizer, model: LanguageModel)
     assert writer.commit(["dcg"]) == ("dog",)
 
 
+@pytest.mark.parametrize("said", ["e k@t sc DEr dcgz", "DEr Iz A dcg", "DEr dcgz sc DEr k@t DEr Iz A dcg"])
+def test_how_often_words_are_taken_does_not_change_how_they_are_written(
+    tokenizer: PhoneTokenizer, model: LanguageModel, said: str
+) -> None:
+    log_probs = np.concatenate([heard(tokenizer, said), heard(tokenizer, "DEr Iz A dcg")])
+    config = replace(CONFIG, max_tentative=2)  # words become final with one behind them
+    at_once = BeamDecoder(tokenizer.pieces, config, model, lexicon=tokenizer.lexicon)
+    at_once.accept(log_probs)
+    often = at_once.copy()
+    often.reset()
+    taken = []
+    for row in log_probs:
+        often.accept(row[None])
+        taken += often.take()
+    for decoder in (at_once, often):
+        decoder.flush()
+    assert [word.text for word in taken + often.take()] == [word.text for word in at_once.take()]
+
+
 def test_a_homophone_that_the_model_lacks_is_not_written(
     tokenizer: PhoneTokenizer, model: LanguageModel
 ) -> None:

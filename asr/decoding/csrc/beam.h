@@ -40,6 +40,7 @@ struct Word {
   int64_t start, end, survived;
   double confidence;
   int32_t tokens;  // how many
+  int32_t behind;  // whether it is none, but all that was heard behind the words before it when they became final
 };
 
 // Words one after the other, and their tokens.
@@ -166,6 +167,7 @@ class Beam {
   void begin_segment(Live last);
   void commit();
   void cut(int32_t node);
+  void put_behind(const std::vector<Token>& tokens, int64_t length);
   std::vector<Token> trace(const Live& live) const;
   std::vector<double> final_scores();
 

@@ -107,7 +107,10 @@ void Beam::commit() {
 void Beam::cut(int32_t node) {
   std::vector<double> confidences;
   for (const Spoken& word : spoken_) confidences.push_back(std::min(1.0, word.agreed + word.remained));
-  put_words(trace(live_.front()), nodes_[node].length - nodes_[root_].length, confidences, final_);
+  const std::vector<Token> tokens = trace(live_.front());
+  const int64_t length = nodes_[node].length - nodes_[root_].length;
+  put_words(tokens, length, confidences, final_);
+  if (options_.recombine) put_behind(tokens, length);
   spoken_.erase(spoken_.begin(), spoken_.begin() + (nodes_[node].word - nodes_[root_].word));
   if (nodes_[node].scored.context.open) spoken_.front().present = false;  // else it is the next word's place
   for (int32_t before = nodes_[node].parent; before >= 0; before = nodes_[before].parent) free_.push_back(before);
@@ -115,6 +118,15 @@ void Beam::cut(int32_t node) {
   root_ = node;
   best_ = -1;
   follow_best();
+}
+
+// Which homophone a word is depends on what follows: on what does now, however late the word is taken.
+void Beam::put_behind(const std::vector<Token>& tokens, int64_t length) {
+  Word behind{};
+  behind.tokens = static_cast<int32_t>(static_cast<int64_t>(tokens.size()) - length);
+  behind.behind = 1;
+  final_.words.push_back(behind);
+  for (size_t i = length; i < tokens.size(); ++i) final_.tokens.push_back(tokens[i].id);
 }
 
 // The tokens that are not final, by the best alignment.
