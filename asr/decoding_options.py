@@ -14,7 +14,7 @@ from asr.decoding.hotwords import Hotword, check_hotwords, read_hotwords
 from asr.endpoint import EndpointConfig
 from asr.errors import UserError
 from asr.ops import cpu
-from asr.packed import PACKINGS, Packed, Packing
+from asr.packed import PACKINGS, Packed, Packing, can_pack
 from asr.text import normalise
 from asr.vad import VadConfig
 
@@ -84,7 +84,7 @@ def recogniser_options(
 ) -> RecogniserOptions:
     """Of the options of `add_options`, and `--chunk`. Raises UserError for what does not go together.
 
-    packing: of the bundle's model, where the options say nothing and there is a C library.
+    packing: of the bundle's model, where the options say nothing, there is a C library, and it can be packed.
     """
     given = {field.name: getattr(args, field.name, None) for field in fields(DecodingConfig)}
     decoding = replace(bundle.decoding, **{name: value for name, value in given.items() if value is not None})
@@ -101,7 +101,8 @@ def recogniser_options(
     rules = [args.endpoint_silence, args.endpoint_no_speech, args.endpoint_max_length]
     endpointing = EndpointConfig(*(seconds or None for seconds in rules)) if any(rules) else None
     vad = VadConfig() if args.vad == "on" else None
-    if args.packing != "torch" and (args.packing or cpu.is_available()):
+    usual = cpu.is_available() and can_pack(bundle.model.config.encoder)
+    if args.packing != "torch" and (args.packing or usual):
         bundle.model.packed = Packed(bundle.model, args.packing or packing)
     changed = replace(bundle, decoding=decoding, language_model=language_model)
     return RecogniserOptions(changed, args.chunk, hotwords, endpointing, vad)

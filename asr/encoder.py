@@ -9,35 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asr import ops
+from asr.errors import UserError
 from asr.mgu import MGU
+
+Gate = Literal["glu", "gtu", "tanh", "relu"]
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """channels: one causal stride-2 convolution each, so 2 entries are 4x subsampling and 3 are 8x.
+    gate: what each channel is made with: gated by another (glu, gtu), or without a gate (tanh, relu).
     width: of the residual stream. hidden: of each MGU; where it differs from width, a projection follows.
     lookahead: frames that each block sees ahead; its length is the number of blocks.
+    cell: another recurrent layer than the MGU, one of `asr.cells`.
     """
 
     channels: tuple[int, ...] = (192, 256)
     kernel: int = 5
-    gate: Literal["glu", "gtu"] = "glu"
+    gate: Gate = "glu"
     width: int = 384
     hidden: int = 384
     lookahead: tuple[int, ...] = (0, 0, 2, 2, 2)
     reset_gate: bool = True
     dropout: float = 0.1
+    cell: str = "mgu"
 
 
 class BlockState(NamedTuple):
     lookahead: Tensor  # (B, r, C), the frames whose future has not been seen yet
-    hidden: Tensor  # (B, H)
+    hidden: Any  # of the recurrent layer; of the MGU (B, H)
 
 
 class EncoderState(NamedTuple):
@@ -46,12 +52,19 @@ class EncoderState(NamedTuple):
 
 
 class GatedConvolution(nn.Module):
-    """Causal convolution of stride 2 with a gated linear or gated tanh unit (arXiv 1612.08083)."""
+    """Causal convolution of stride 2, and a unit (arXiv 1612.08083) that makes its C channels of U or V:
 
-    def __init__(self, inputs: int, channels: int, kernel: int, gate: str) -> None:
+    glu   U * sigmoid(V)            gated linear unit
+    gtu   tanh(U) * sigmoid(V)      gated tanh unit
+    tanh  tanh(U)                   no gate, and half of the convolution
+    relu  max(U, 0)
+    """
+
+    def __init__(self, inputs: int, channels: int, kernel: int, gate: Gate) -> None:
         super().__init__()
         self.inputs, self.context, self.gate = inputs, kernel - 2, gate
-        self.convolution = nn.Conv1d(inputs, 2 * channels, kernel, stride=2)
+        parts = 2 if gate in ("glu", "gtu") else 1
+        self.convolution = nn.Conv1d(inputs, parts * channels, kernel, stride=2)
         self.norm = nn.RMSNorm(channels)
 
     def initial_state(self, batch_size: int) -> Tensor:
@@ -60,9 +73,16 @@ class GatedConvolution(nn.Module):
     def forward(self, frames: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         """frames (B, T, C), T even -> (B, T / 2, C'), new tail."""
         frames = torch.cat([tail, frames], 1)
-        value, gate = self.convolution(frames.transpose(1, 2)).transpose(1, 2).chunk(2, -1)
-        value = value.tanh() if self.gate == "gtu" else value
-        return self.norm(value * gate.sigmoid()), frames[:, frames.size(1) - self.context :]
+        channels = self._unit(self.convolution(frames.transpose(1, 2)).transpose(1, 2))
+        return self.norm(channels), frames[:, frames.size(1) - self.context :]
+
+    def _unit(self, parts: Tensor) -> Tensor:
+        if self.gate == "relu":
+            return parts.relu()
+        if self.gate == "tanh":
+            return parts.tanh()
+        value, gate = parts.chunk(2, -1)
+        return (value.tanh() if self.gate == "gtu" else value) * gate.sigmoid()
 
 
 class Lookahead(nn.Module):
@@ -86,6 +106,17 @@ class Lookahead(nn.Module):
         return output, frames[:, length:]
 
 
+def recurrent_layer(config: EncoderConfig, backend: ops.Backend) -> Any:
+    """A module: inputs (B, T, D), state -> outputs (B, T, H), state; and `initial_state(batch_size)`."""
+    if config.cell == "mgu":
+        return MGU(config.width, config.hidden, config.reset_gate, backend)
+    from asr.cells import make  # studied beside the MGU; who uses that does not load them
+
+    if not config.reset_gate:
+        raise UserError(f"encoder.reset_gate: is an option of the MGU, not of cell {config.cell}")
+    return make(config.cell, config.width, config.hidden)
+
+
 class Block(nn.Module):
     """x + dropout(project(MGU(RMSNorm(x)))), after the block's lookahead."""
 
@@ -93,16 +124,14 @@ class Block(nn.Module):
         super().__init__()
         self.lookahead = Lookahead(config.width, lookahead)
         self.norm = nn.RMSNorm(config.width)
-        self.mgu = MGU(config.width, config.hidden, config.reset_gate, backend)
+        self.mgu = recurrent_layer(config, backend)  # so it is called in bundles, whatever the cell
         same = config.hidden == config.width
         self.projection = nn.Identity() if same else nn.Linear(config.hidden, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
     def initial_state(self, batch_size: int) -> BlockState:
-        zeros = self.norm.weight.new_zeros
-        return BlockState(
-            zeros(batch_size, self.lookahead.frames, self.mgu.inputs), zeros(batch_size, self.mgu.hidden)
-        )
+        waiting = self.norm.weight.new_zeros(batch_size, *self.lookahead.weight.shape)
+        return BlockState(waiting, self.mgu.initial_state(batch_size))
 
     def forward(self, frames: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """frames (B, T, C) -> (B, T, C) delayed by the block's lookahead."""

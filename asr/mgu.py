@@ -46,6 +46,9 @@ class MGU(nn.Module):
         if self.bias_hn is not None:
             nn.init.zeros_(self.bias_hn)
 
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight_hh.new_zeros(batch_size, self.hidden)
+
     def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """inputs (B, T, D), hidden (B, H) -> outputs (B, T, H), final hidden (B, H)."""
         return ops.mgu(

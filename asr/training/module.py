@@ -31,6 +31,7 @@ from asr.phones import UNKNOWN
 from asr.state import leaves, map_state, with_leaves
 from asr.text import Tokenizer
 from asr.training.denominator import bigram, log_denominator
+from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, adamw, schedule
 
 STATISTICS_UTTERANCES = 200
@@ -203,9 +204,22 @@ class CtcTraining(LightningModule):
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(*self.outputs(batch, training=True), batch)
+        with penalties(self.model.encoder) as asked:
+            outputs = self.outputs(batch, training=True)
+        loss = self.loss(*outputs, batch)
+        if asked:
+            penalty = self.penalty(asked, batch.lengths)
+            self.log("penalty", penalty, prog_bar=True)  # nats a frame of the encoder
+            loss = loss + penalty
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def penalty(self, asked: list[Tensor], lengths: Tensor) -> Tensor:
+        """The sum of what layers asked for, (B, T) each, in the mean over the frames of audio of lengths (B,)
+        in samples, and of the lookahead after it."""
+        frames = -(-lengths // self.model.step_samples) + self.model.encoder.lookahead
+        inside = torch.arange(asked[0].size(1), device=lengths.device) < frames.unsqueeze(1)
+        return torch.stack(asked).sum(0)[inside].mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         log_probs, frames = self.outputs(batch, training=False)
@@ -315,7 +329,8 @@ class CtcTraining(LightningModule):
         checkpoint["ended"] = leaves(self._ended) if self._ended else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        _check_same("the checkpoint", checkpoint.get("identity", {}), _identity(self.model, self.tokenizer))
+        theirs = {"model.encoder.cell": "mgu", **checkpoint.get("identity", {})}  # once there was no choice
+        _check_same("the checkpoint", theirs, _identity(self.model, self.tokenizer))
         if checkpoint.get("ended"):
             self._ended = with_leaves(self.model.initial_state(1).encoder, checkpoint["ended"])
 

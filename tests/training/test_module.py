@@ -285,7 +285,7 @@ def test_what_a_layer_asks_for_is_paid_in_training_for_the_frames_of_the_audio(
 ) -> None:
     encoder, logged = replace(ENCODER, cell="variational_mgu"), {}
     module = CtcTraining(lexicon, encoder, objective=Objective(ctc=0.0, frames=1.0), carried=0.0)
-    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value.item()}))
     loss = module.training_step(batch._replace(phones=torch.full((2, 25), SILENCE)), 0)
     layers = [block.mgu for block in module.model.encoder.blocks]
     loss.backward()
