@@ -37,13 +37,13 @@ class Lexicon:
             raise UserError(f"{path}: no such lexicon; make one with: python -m data_prep.lexicon") from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a lexicon in UTF-8 ({error})") from error
-        ways: dict[str, list[str]] = {}
+        ways: dict[str, tuple[str, ...]] = {}  # tuples: of lists, Python's garbage collector makes rounds
         for number, line in enumerate(text.splitlines(), 1):
             word, *phones = line.split() or [""]
             if not phones:
                 raise UserError(f"{path}, line {number}: a line is a word and its phones, as: cat K AE T")
             try:
-                ways.setdefault(word, []).append(pronunciation(phones))
+                ways[word] = (*ways.get(word, ()), pronunciation(phones))
             except ValueError as error:
                 raise UserError(f"{path}, line {number}: {error}") from error
         if not ways:
@@ -60,11 +60,11 @@ class Lexicon:
     @cached_property
     def homophones(self) -> dict[str, tuple[str, ...]]:
         """Pronunciation -> the words that are said so."""
-        said: dict[str, list[str]] = {}
+        said: dict[str, tuple[str, ...]] = {}
         for word, ways in self.ways.items():
             for way in dict.fromkeys(ways):
-                said.setdefault(way, []).append(word)
-        return {way: tuple(words) for way, words in said.items()}
+                said[way] = (*said.get(way, ()), word)
+        return said
 
     def ways_of(self, words: Sequence[str], heard: str) -> list[str] | None:
         """The pronunciations of words that together are what was heard; None where none are."""

@@ -18,6 +18,7 @@ from asr import ops
 from asr.encoder import Encoder, EncoderConfig, EncoderState
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig, FrontEndState, LogMel
+from asr.state import pack, unpack
 
 if TYPE_CHECKING:
     from asr.packed import Packed
@@ -41,7 +42,7 @@ class ModelState(NamedTuple):
 
 
 class CtcModel(nn.Module):
-    packed: Packed | None = None  # in inference on a CPU, what computes all but the front-end
+    packed: Packed | None = None  # what computes it in inference on a CPU
 
     def __init__(self, config: ModelConfig, backend: ops.Backend = "auto") -> None:
         super().__init__()
@@ -90,12 +91,19 @@ class CtcModel(nn.Module):
             raise ValueError(
                 f"{audio.size(1)} samples are not a multiple of step_samples, {self.step_samples}"
             )
+        if self.packed and self.packed.takes(audio) and not self.training:
+            log_probs, rows = self.packed(audio, pack(state))
+            return log_probs, unpack(rows, state)
         features, frontend = self.frontend(audio, state.frontend)
-        if self.packed and self.packed.takes(features) and not self.training:
-            log_probs, encoder = self.packed(features, state.encoder)
-            return log_probs, ModelState(frontend, encoder)
         encoded, encoder = self.encoder(features, state.encoder)
         return self.logits(encoded).log_softmax(-1), ModelState(frontend, encoder)
+
+    def step(self, audio: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` of streams whose states are rows (B, D) of `asr.state.pack`, as a server keeps them."""
+        if self.packed and self.packed.takes(audio) and not self.training:
+            return self.packed(audio, rows)
+        log_probs, state = self(audio, unpack(rows, self.initial_state(1)))
+        return log_probs, pack(state)
 
     def logits(self, encoded: Tensor) -> Tensor:
         """Frames of the encoder (B, T / outputs, width) -> (B, T, V)."""

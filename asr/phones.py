@@ -22,10 +22,10 @@ NAMES = {letter: phone for phone, letter in LETTERS.items()}
 
 def pronunciation(phones: Sequence[str]) -> str:
     """Names of phones -> their letters; ValueError for what is no phone."""
-    unknown = next((phone for phone in phones if phone not in LETTERS), None)
-    if unknown is not None:
-        raise ValueError(f"{unknown!r} is no phone; there are {' '.join(LETTERS)}")
-    return "".join(LETTERS[phone] for phone in phones)
+    try:
+        return "".join([LETTERS[phone] for phone in phones])
+    except KeyError as error:
+        raise ValueError(f"{error} is no phone; there are {' '.join(LETTERS)}") from None
 
 
 def names(way: str) -> str:

@@ -49,5 +49,10 @@ def unpack(packed: Tensor, like: State) -> State:
 
 def rows(packed: Tensor) -> list[Tensor]:
     """Those of (B, D), each (1, D) with memory of its own: a view would keep the whole batch alive for as
-    long as its stream is silent."""
-    return [row.clone() for row in packed.split(1)]
+    long as its stream is silent. One row is the whole, and no copy."""
+    return [packed] if packed.size(0) == 1 else [row.clone() for row in packed.split(1)]
+
+
+def together(states: Sequence[Tensor]) -> Tensor:
+    """Rows as one tensor (B, D): the inverse of `rows`."""
+    return states[0] if len(states) == 1 else torch.cat(list(states))

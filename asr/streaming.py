@@ -29,7 +29,7 @@ from asr.decoding.hotwords import Hotword
 from asr.decoding.types import DecodedWord, Decoder
 from asr.endpoint import EndpointConfig, Endpointer
 from asr.errors import UserError
-from asr.state import pack, rows, unpack
+from asr.state import pack, rows, together
 from asr.transcript import Endpoint, Record, Transcript, Word
 from asr.vad import VadConfig, VadStream, hear, mask
 
@@ -300,17 +300,19 @@ def check_samples(samples: NDArray[np.float32]) -> None:
 
 @torch.inference_mode()
 def _step(streams: Sequence[StreamingRecognizer], samples: int) -> None:
-    audio = torch.from_numpy(np.stack([stream._take(samples) for stream in streams]))  # (B, S)
-    model, packed = streams[0].model, torch.cat([stream._state for stream in streams])
-    outputs, states = model(audio, unpack(packed, model.initial_state(1)))
+    audio = [stream._take(samples) for stream in streams]
+    outputs, states = streams[0].model.step(
+        torch.from_numpy(np.concatenate(audio).reshape(len(streams), samples)),
+        together([stream._state for stream in streams]),
+    )
     log_probs = []  # (T, V) each: a stream that has just begun, or has ended, drops some
-    for stream, state, frames in zip(streams, rows(pack(states)), outputs.numpy(), strict=True):
+    for stream, state, frames in zip(streams, rows(states), outputs.numpy(), strict=True):
         stream._state = state
         log_probs.append(stream._inside(frames))
     silence: list[NDArray[np.int64] | None] = [None] * len(streams)
     gated = [index for index, stream in enumerate(streams) if stream._vad]
     vads = [vad for stream in streams if (vad := stream._vad)]
-    heard = hear(vads, audio[gated], [len(log_probs[index]) for index in gated]) if gated else []
+    heard = hear(vads, [audio[index] for index in gated], [len(log_probs[index]) for index in gated])
     for index, vad, quiet in zip(gated, vads, heard, strict=True):
         log_probs[index] = mask(log_probs[index], quiet > vad.hangover)
         silence[index] = quiet

@@ -1,19 +1,22 @@
 """Where there is speech: Silero's network (pip: silero-vad, MIT) for a probability, a gate to decide.
 
 The network is written out here, since as a module of tensors it steps many windows and many streams in one
-call, with its state as data; only its weights come from the package. It knows audio, nothing of words.
+call, with its state as data; only its weights come from the package. The C library, where it is, computes the
+same (ops/csrc/step.c). It knows audio, nothing of words.
 
 B batch, S samples, W windows, H hidden units. A window is 512 samples (32 ms) after 64 of context.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 from collections import defaultdict
 from collections.abc import Sequence
+from ctypes import Structure, c_float, c_void_p
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from asr.errors import UserError
-from asr.state import pack, rows, unpack
+from asr.ops import cpu
+from asr.packed import Panels, Product, fields
+from asr.state import pack, rows, together, unpack
 from asr.text import BLANK
 
 RATE = 16000
@@ -43,6 +48,8 @@ class SileroVad(nn.Module):
     The layers have the sizes and the equation of Silero VAD 6 at 16 kHz, and give its numbers
     (`tests/test_vad.py`).
     """
+
+    packed: PackedVad | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,6 +85,56 @@ class SileroVad(nn.Module):
         speech = self.head(steps.relu()).sigmoid().squeeze(-1)
         return speech, VadState(audio[:, audio.size(1) - CONTEXT :], hidden[0], cell[0])
 
+    def step(self, audio: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` of streams whose states are rows of `asr.state.pack`, in C where there is the library."""
+        if self.packed:
+            return self.packed(audio, rows)
+        speech, state = self(audio, unpack(rows, self.initial_state(1)))
+        return speech, pack(state)
+
+
+class _Vad(Structure):
+    _fields_ = [
+        ("spectrum", Product),
+        ("convolutions", Product * 4),
+        *fields(Product, "inputs", "recurrent"),
+        ("head", c_void_p),
+        ("head_bias", c_float),
+    ]
+
+
+class PackedVad:
+    """`SileroVad`, a batch of windows in one call of C."""
+
+    def __init__(self, network: SileroVad, kind: int | None = None) -> None:
+        library = cpu.loaded()
+        self._forward = library.vad_forward
+        self._kind = library.step_best() if kind is None else kind
+        self._panels = panels = Panels("f32", self._kind)
+        layers: Any = network  # nn.Module's attributes have no types
+        convolutions = [
+            panels.product(layer.weight.transpose(1, 2).flatten(1), layer.bias)
+            for layer in layers.convolutions
+        ]
+        self._vad = _Vad(
+            panels.product(layers.spectrum.weight.flatten(1), None),
+            (Product * 4)(*convolutions),
+            panels.product(layers.lstm.weight_ih_l0, layers.lstm.bias_ih_l0),
+            panels.product(layers.lstm.weight_hh_l0, layers.lstm.bias_hh_l0),
+            panels.keep(layers.head.weight),
+            layers.head.bias.item(),
+        )
+
+    def __call__(self, audio: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """audio (B, W * 512) in float32, rows (B, D) of packed states -> probabilities (B, W), rows."""
+        batch, windows = audio.size(0), audio.size(1) // WINDOW
+        audio, rows = audio.contiguous(), rows.clone(memory_format=torch.contiguous_format)
+        speech = audio.new_empty(batch, windows)
+        pointers = audio.data_ptr(), rows.data_ptr(), speech.data_ptr()
+        if self._forward(ctypes.byref(self._vad), *pointers, batch, windows, self._kind):
+            raise MemoryError(f"not enough memory for {batch} streams of {windows} windows")
+        return speech, rows
+
 
 @cache
 def load_vad() -> SileroVad:
@@ -97,7 +154,10 @@ def load_vad() -> SileroVad:
     weights["head.bias"] = theirs["_model.decoder.decoder.2.bias"]
     network = SileroVad()
     network.load_state_dict(weights)
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    if cpu.is_available():
+        network.packed = PackedVad(network)
+    return network
 
 
 @dataclass(frozen=True)
@@ -162,12 +222,13 @@ class VadStream:
         self.hangover = round(config.hangover * RATE / frame)  # frames
         self._gate = SpeechGate(config, frame, lookahead)
         self._state = pack(load_vad().initial_state(1))
-        self._waiting = torch.zeros(1, 0)  # samples short of a window
+        self._waiting = np.zeros(0, np.float32)  # samples short of a window
         self.speaking = False  # in the last frame, or its lookahead
 
-    def accept(self, audio: Tensor, frames: int) -> NDArray[np.int64]:
-        """audio (1, S), the next of the stream -> `SpeechGate.take` of the `frames` that it completes."""
-        return hear([self], audio, [frames])[0]
+    @torch.inference_mode()
+    def accept(self, audio: NDArray[np.float32], frames: int) -> NDArray[np.int64]:
+        """audio (S,), the next of the stream -> `SpeechGate.take` of the `frames` that it completes."""
+        return hear([self], [audio], [frames])[0]
 
     def _take(self, frames: int) -> NDArray[np.int64]:
         silence = self._gate.take(frames)
@@ -176,13 +237,14 @@ class VadStream:
         return silence
 
 
-@torch.inference_mode()
-def hear(streams: Sequence[VadStream], audio: Tensor, frames: Sequence[int]) -> list[NDArray[np.int64]]:
-    """For several streams, audio (B, S), as `VadStream.accept` for each; the network runs in batches."""
+def hear(
+    streams: Sequence[VadStream], audio: Sequence[NDArray[np.float32]], frames: Sequence[int]
+) -> list[NDArray[np.int64]]:
+    """For several streams as `VadStream.accept` for each; the network runs in batches, in inference mode."""
     groups: defaultdict[int, list[VadStream]] = defaultdict(list)
-    for stream, samples in zip(streams, audio.split(1), strict=True):
-        stream._waiting = torch.cat([stream._waiting, samples], 1)
-        groups[stream._waiting.size(1) // WINDOW].append(stream)
+    for stream, samples in zip(streams, audio, strict=True):
+        stream._waiting = np.concatenate([stream._waiting, samples])
+        groups[len(stream._waiting) // WINDOW].append(stream)
     for windows, group in groups.items():
         if windows:
             _hear_windows(group, windows)
@@ -190,16 +252,17 @@ def hear(streams: Sequence[VadStream], audio: Tensor, frames: Sequence[int]) -> 
 
 
 def _hear_windows(streams: Sequence[VadStream], windows: int) -> None:
-    audio = torch.cat([stream._waiting[:, : windows * WINDOW] for stream in streams])  # (B, W * 512)
-    network = load_vad()
-    state = unpack(torch.cat([stream._state for stream in streams]), network.initial_state(1))
-    for some in audio.split(max(1, AT_ONCE // len(streams)) * WINDOW, 1):
-        speech, state = network(some, state)
+    waiting = np.concatenate([stream._waiting[: windows * WINDOW] for stream in streams])
+    audio = torch.from_numpy(waiting.reshape(len(streams), windows * WINDOW))
+    network, most = load_vad(), max(1, AT_ONCE // len(streams)) * WINDOW
+    states = together([stream._state for stream in streams])
+    for start in range(0, windows * WINDOW, most):
+        speech, states = network.step(audio[:, start : start + most], states)
         for stream, probabilities in zip(streams, speech.numpy(), strict=True):
             stream._gate.accept(probabilities)
-    for stream, own in zip(streams, rows(pack(state)), strict=True):
+    for stream, own in zip(streams, rows(states), strict=True):
         stream._state = own
-        stream._waiting = stream._waiting[:, windows * WINDOW :].clone()  # a slice would keep the whole alive
+        stream._waiting = stream._waiting[windows * WINDOW :].copy()  # a slice would keep the whole alive
 
 
 def mask(log_probs: NDArray[np.float32], silent: NDArray[np.bool_]) -> NDArray[np.float32]:

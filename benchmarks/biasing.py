@@ -13,7 +13,6 @@ over speakers.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from asr.evaluation import bootstrap
 from asr.evaluation.biasing import score_biasing
 from asr.evaluation.wer import Utterance, score
 from asr.lm import sentences
+from benchmarks.common import add_output, check_output, write_json
 from benchmarks.emissions import Emissions, Spoken, add_settings, chosen_settings, read_emissions
 
 COMMON = 5000
@@ -194,8 +194,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--lists", type=Path, metavar="DIR", help="write N.tsv, for asr evaluate --hotwords-per-utterance"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    add_output(parser)
     args = parser.parse_args(argv)
+    check_output(args.output)
     emissions = read_emissions(args.emissions, args.limit)
     config = chosen_settings(args, emissions.decoding)
     language_models = [None, LanguageModel.open(args.lm)] if args.lm else [None]
@@ -216,10 +217,8 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows(emissions, config, language_models, lists, args.distractors, boosts, args.jobs):
         print(line(row), flush=True)
         found.append(row)
-    if args.json:
-        about = {"origin": emissions.origin, "config": asdict(config), "words": words, "listed": rare}
-        document = {**about, "rows": [asdict(row) for row in found]}
-        args.json.write_text(json.dumps(document, indent=1) + "\n")
+    about = {"origin": emissions.origin, "config": asdict(config), "words": words, "listed": rare}
+    write_json(args.output, "biasing", "what hotwords gain and cost", argv, found, **about)
     return 0
 
 

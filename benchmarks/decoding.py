@@ -1,7 +1,7 @@
 """Decoders beside each other on the same log-probabilities: ours, flashlight-text's, pyctcdecode's.
 
     python -m benchmarks.emissions --model BUNDLE --cuts data/dev-clean.jsonl.gz --output exp/dev.npz
-    python -m benchmarks.decoding --emissions exp/dev.npz [--lm exp/lm.arpa] [--json FILE]
+    python -m benchmarks.decoding --emissions exp/dev.npz [--lm exp/lm.arpa] [--output FILE]
 
 A peer that cannot be imported is left out with a line that says so. pyctcdecode needs numpy 1, so the peers
 live in an environment of their own, in which ours runs too, since it needs neither torch nor the installed
@@ -25,21 +25,16 @@ from __future__ import annotations
 import argparse
 import gzip
 import importlib.util
-import json
 import math
-import platform
 import random
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from asr.cli import at_least, run
 from asr.decoding.beam import BeamDecoder
@@ -52,6 +47,7 @@ from asr.decoding.types import Decoder
 from asr.evaluation import bootstrap
 from asr.evaluation.wer import Utterance, score
 from asr.text import BLANK, WORD_START, Tokenizer
+from benchmarks.common import add_output, check_output, where, write_json
 from benchmarks.emissions import Emissions, Spoken, add_settings, chosen_settings, read_emissions
 
 LIVE = 0.32  # seconds of audio a chunk
@@ -338,16 +334,6 @@ def table(results: dict[str, Figures], against: str) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    cpus = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpus.read_text().splitlines() if line.startswith("model name")]
-        if cpus.exists()
-        else []
-    )
-    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks.decoding", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -356,8 +342,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lm", type=Path, metavar="ARPA", help="of words; asr lm --arpa writes one")
     parser.add_argument("--utterances", type=at_least(1, int), default=100, help="spread evenly over the set")
     parser.add_argument("--rounds", type=at_least(1, int), default=3, help="of which the median is taken")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    add_output(parser)
     args = parser.parse_args(argv)
+    check_output(args.output)
     emissions = read_emissions(args.emissions, args.utterances)
     config = chosen_settings(args, emissions.decoding)
     setting = Setting(emissions, config, args.lm, choose_hotwords(emissions.utterances, HOTWORDS))
@@ -365,18 +352,13 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"{len(emissions.utterances)} utterances, {emissions.seconds:.0f} s in frames of"
         f" {1000 * emissions.frame_seconds:.0f} ms, {len(emissions.pieces)} tokens; beam {config.beam};"
-        f" {args.rounds} rounds; {machine()}, {date.today()}\n"
+        f" {args.rounds} rounds; {where()}\n"
     )
     print(table(results, "asr, beam, LM" if args.lm else "asr, beam"))
-    if args.json:
-        about = {"machine": machine(), "day": str(date.today()), "numpy": np.__version__}
-        setting_json = {"origin": emissions.origin, "config": asdict(config), "lm": str(args.lm)}
-        document = {
-            **about,
-            **setting_json,
-            "results": {name: asdict(each) for name, each in results.items()},
-        }
-        args.json.write_text(json.dumps(document, indent=1) + "\n")
+    rows = [{"decoder": name, **asdict(each)} for name, each in results.items()]
+    what = "decoders on the same log-probabilities"
+    more = {"origin": emissions.origin, "config": asdict(config), "lm": str(args.lm)}
+    write_json(args.output, "decoding", what, argv, rows, **more)
     return 0
 
 

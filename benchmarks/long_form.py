@@ -36,6 +36,7 @@ from asr.errors import UserError
 from asr.streaming import StreamingRecognizer
 from asr.text import normalise
 from asr.transcript import Word
+from benchmarks.common import add_output, check_output, write_json
 
 Spoken = tuple[NDArray[np.float32], list[str]]  # samples and words of the reference
 
@@ -77,8 +78,10 @@ def resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def long_form(recogniser: StreamingRecognizer, args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """References and hypothesis of the stream, with its lines printed."""
+def long_form(
+    recogniser: StreamingRecognizer, args: argparse.Namespace, rows: list[dict[str, float]]
+) -> tuple[list[str], list[str]]:
+    """References and hypothesis of the stream, with its lines printed, and added to `rows`."""
     listener = Listener()
     reference: list[str] = []
     spent: list[float] = []  # milliseconds of each accept since the last line
@@ -104,6 +107,17 @@ def long_form(recogniser: StreamingRecognizer, args: argparse.Namespace) -> tupl
                 f"{heard / minute:8.1f} {resident():5.0f} {statistics.median(spent):12.2f} {p99:9.2f}"
                 f" {len(listener.words):16} {listener.segments:10} {rtf:6.4f}",
                 flush=True,
+            )
+            rows.append(
+                {
+                    "minutes": heard / minute,
+                    "resident_mib": resident(),
+                    "accept_ms_median": statistics.median(spent),
+                    "accept_ms_p99": p99,
+                    "words": len(listener.words),
+                    "endpoints": listener.segments,
+                    "rtf": rtf,
+                }
             )
             spent.clear()
         if over:
@@ -137,18 +151,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--every", type=at_least(0, float), default=10.0, metavar="MINUTES")
     parser.add_argument("--chunk", type=at_least(0, float), default=320, metavar="MS")
     parser.add_argument("--stream-only", action="store_true", help="leave the utterances on their own away")
+    add_output(parser)
     add_options(parser)
     args = parser.parse_args(argv)
+    check_output(args.output)
     torch.set_num_threads(1)
     options = recogniser_options(args, load_bundle(args.model))
-    reference, hypothesis = long_form(StreamingRecognizer(*options), args)
+    rows: list[dict[str, float]] = []
+    reference, hypothesis = long_form(StreamingRecognizer(*options), args, rows)
     wrong = errors(reference, hypothesis)
+    rates = {"wer_one_stream": wrong / len(reference)}
     print(
         f"one stream:         WER {100 * wrong / len(reference):6.2f} %  ({wrong} of {len(reference)} words)"
     )
     if not args.stream_only:
         wrong, said = apart(StreamingRecognizer(*options), args)
+        rates["wer_utterances_apart"] = wrong / said
         print(f"utterances apart:   WER {100 * wrong / said:6.2f} %  ({wrong} of {said} words)")
+    write_json(args.output, "long_form", "hours of speech through one recogniser", argv, rows, **rates)
     return 0
 
 

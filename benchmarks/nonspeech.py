@@ -31,6 +31,7 @@ from asr.errors import UserError
 from asr.streaming import StreamingRecognizer
 from asr.text import normalise
 from asr.vad import VadConfig
+from benchmarks.common import add_output, check_output, write_json
 
 Sound = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float64]]  # of seconds (S,): samples
 
@@ -130,7 +131,10 @@ def made(sound: Sound, minutes: float) -> Iterator[NDArray[np.float32]]:
         yield sound(60 * minute + time, random).astype(np.float32)
 
 
-def line(name: str, sounds: Iterator[NDArray[np.float32]], recognisers: list[StreamingRecognizer]) -> None:
+def line(
+    name: str, sounds: Iterator[NDArray[np.float32]], recognisers: list[StreamingRecognizer]
+) -> dict[str, object]:
+    """Printed, and as a row of the figures."""
     seconds = 0.0
     said: list[list[str]] = [[] for _ in recognisers]
     for samples in sounds:
@@ -139,12 +143,16 @@ def line(name: str, sounds: Iterator[NDArray[np.float32]], recognisers: list[Str
             heard += words(recogniser, samples)
     for recogniser, heard in zip(recognisers, said, strict=True):
         heard += rest(recogniser)
-    off, on = (f"{3600 * len(heard) / seconds:9.1f}" for heard in said)
+    off, on = (3600 * len(heard) / seconds for heard in said)
     examples = (" ".join(heard[:3]) for heard in said)
-    print(f"{name:26} {seconds / 60:8.1f} {off} {on}   {' | '.join(examples)}", flush=True)
+    print(f"{name:26} {seconds / 60:8.1f} {off:9.1f} {on:9.1f}   {' | '.join(examples)}", flush=True)
+    return {"sound": name, "minutes": seconds / 60, "words_an_hour_vad_off": off, "words_an_hour_vad_on": on}
 
 
-def speech(cuts: list[Path], limit: int, recognisers: list[StreamingRecognizer]) -> None:
+def speech(
+    cuts: list[Path], limit: int, recognisers: list[StreamingRecognizer]
+) -> Iterator[dict[str, object]]:
+    """A row for each recogniser."""
     wrong, heard, said = [0, 0], [0, 0], 0
     for cut in islice(load_cuts(cuts), limit):
         resampler = audio.Resampler(cut.sampling_rate)
@@ -157,6 +165,7 @@ def speech(cuts: list[Path], limit: int, recognisers: list[StreamingRecognizer])
             wrong[index] += Levenshtein.distance(reference, hypothesis)
     for name, errors, count in zip(("off", "on"), wrong, heard, strict=True):
         print(f"speech, VAD {name:3}: WER {100 * errors / said:.2f} % of {said} words, {count} words heard")
+        yield {"sound": f"speech, VAD {name}", "wer": errors / said, "words": said, "heard": count}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -171,19 +180,23 @@ def main(argv: list[str] | None = None) -> int:
         "--minutes", type=at_least(0, float), default=60.0, help="of each synthetic sound (60)"
     )
     parser.add_argument("--chunk", type=at_least(0, float), default=320, metavar="MS")
+    add_output(parser)
     add_options(parser)
     args = parser.parse_args(argv)
+    check_output(args.output)
     torch.set_num_threads(1)
     options = recogniser_options(args, load_bundle(args.model))
     recognisers = [StreamingRecognizer(*options._replace(vad=vad)) for vad in (None, VadConfig())]
     print(f"{'':26}  minutes   words an hour, VAD off and on, with the first words")
-    for name, files in clips(args.clips).items() if args.clips else ():
+    rows = [
         line(name, map(audio.read, files), recognisers)
+        for name, files in (clips(args.clips).items() if args.clips else ())
+    ]
     if args.minutes:
-        for name, sound in SOUNDS.items():
-            line(name, made(sound, args.minutes), recognisers)
+        rows += [line(name, made(sound, args.minutes), recognisers) for name, sound in SOUNDS.items()]
     if args.cuts:
-        speech(args.cuts, args.limit, recognisers)
+        rows += speech(args.cuts, args.limit, recognisers)
+    write_json(args.output, "nonspeech", "words where nobody speaks", argv, rows)
     return 0
 
 

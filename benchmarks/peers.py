@@ -1,7 +1,7 @@
 """Words and speed beside PocketSphinx 5 with its own US English model, on the same recordings in one run.
 
     pip install pocketsphinx
-    python -m benchmarks.peers --cuts data/dev-clean.jsonl.gz [--model en-small] [--limit 200] [--json FILE]
+    python -m benchmarks.peers --cuts data/dev-clean.jsonl.gz [--model en-small] [--limit 200] [--output FILE]
 
 Every utterance goes to each recogniser in turn, on one core, so that a busy machine is busy for all of them.
 Ours hears it as a stream, in chunks; PocketSphinx gets it as a whole, with the language model, the dictionary
@@ -11,7 +11,6 @@ and the settings that it has when nothing is said, since that is what `pip insta
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from asr.evaluation.wer import Utterance
 from asr.models import add_model
 from asr.streaming import StreamingRecognizer
 from asr.text import normalise
+from benchmarks.common import add_output, check_output, where, write_json
 
 Recognise = Callable[[NDArray[np.float32]], str]
 PEER = "PocketSphinx 5"
@@ -99,9 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cuts", type=Path, nargs="+", required=True, metavar="MANIFEST")
     parser.add_argument("--limit", type=at_least(1, int), metavar="N", help="utterances, evenly spread")
     parser.add_argument("--chunk", type=at_least(0, float), default=320, metavar="MS", help="ours (320)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    add_output(parser)
     add_options(parser)
     args = parser.parse_args(argv)
+    check_output(args.output)
     torch.set_num_threads(1)
     options = recogniser_options(args, load_bundle(args.model))
     recognisers = {PEER: pocketsphinx(), str(args.model): streaming(StreamingRecognizer(*options))}
@@ -121,9 +122,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     words, _, _ = compare(said[PEER], said[str(args.model)])
     print(f"A: {PEER}, B: {args.model}. {verdict(words)}")
-    print(f"{len(cuts)} utterances, {audio / 60:.1f} min")
-    if args.json:
-        args.json.write_text(json.dumps(figures(results, spent, audio), indent=1) + "\n", encoding="utf-8")
+    print(f"{len(cuts)} utterances, {audio / 60:.1f} min; {where()}")
+    what = "words and speed beside PocketSphinx 5"
+    write_json(args.output, "peers", what, argv, figures(results, spent, audio), utterances=len(cuts))
     return 0
 
 
@@ -137,9 +138,10 @@ def rows(results: dict[str, Results], spent: dict[str, float], audio: float) -> 
         )
 
 
-def figures(results: dict[str, Results], spent: dict[str, float], audio: float) -> dict[str, Any]:
-    return {
-        name: {
+def figures(results: dict[str, Results], spent: dict[str, float], audio: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "recogniser": name,
             "wer": result.words.rate,
             "interval": [result.word_interval.low, result.word_interval.high]
             if result.word_interval
@@ -147,7 +149,7 @@ def figures(results: dict[str, Results], spent: dict[str, float], audio: float) 
             "cpu_seconds_a_second": spent[name] / audio,
         }
         for name, result in results.items()
-    }
+    ]
 
 
 if __name__ == "__main__":

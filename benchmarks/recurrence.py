@@ -1,24 +1,23 @@
 """One recurrent layer on the CPU against torch's nn.GRU and nn.LSTM: `python -m benchmarks.recurrence`.
 
 Input and hidden size are both H. A figure is a ratio of medians of interleaved runs: nn.GRU's time over the
-other's, so that above 1 is faster than nn.GRU; a cell holds forward / forward+backward. Run it on a quiet
-machine: with two threads, a neighbour's process on one of the cores changes everything.
+other's, so that above 1 is faster than nn.GRU; a cell holds forward / forward+backward. With one thread it is
+CPU time; with more a quiet machine is needed, since a neighbour on one of the cores changes everything.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from asr import ops
+from asr.cli import run
 from asr.ops import Backend
+from benchmarks.common import add_output, check_output, clock, where, write_json
 
 # B, T, H
 SIZES = [(16, 400, 256), (16, 400, 384), (16, 400, 512), (32, 300, 512), (1, 400, 512), (8, 200, 384)]
@@ -50,20 +49,34 @@ def run_mgu(weights: list[Tensor], backend: Backend, inputs: Tensor) -> Tensor:
     return ops.mgu(inputs, hidden, weight_ih, weight_hh, bias, bias_hn, backend=backend)[0]
 
 
-def measure(batch: int, steps: int, size: int, reset_gate: bool, runs: int) -> Times:
-    """Medians of `runs` rounds, in which the layers take turns, after one to warm up."""
-    inputs = torch.randn(batch, steps, size, requires_grad=True)
-    gradient = torch.randn(batch, steps, size)
-    contenders = layers(size, reset_gate)
+def measure(
+    contenders: dict[str, Layer],
+    batch: int,
+    steps: int,
+    size: int,
+    runs: int,
+    now: Callable[[], float] = time.perf_counter,
+) -> Times:
+    """Medians of `runs` rounds, in which the layers take turns, after one to warm up.
+
+    All get the same inputs and gradients, in the dtype and on the device of their parameters. `now` tells the
+    time when what was asked of the device is done.
+    """
+    inputs, gradient = torch.randn(2, batch, steps, size)
+    own = {
+        name: (inputs.to(parameters[0]).detach().requires_grad_(), gradient.to(parameters[0]).detach())
+        for name, (_, parameters) in contenders.items()
+    }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(runs + 1):
         for name, (layer, parameters) in contenders.items():
-            start = time.perf_counter()
+            inputs, gradient = own[name]
+            start = now()
             with torch.no_grad():
                 layer(inputs)
-            middle = time.perf_counter()
+            middle = now()
             torch.autograd.grad(layer(inputs), [inputs, *parameters], gradient)
-            times[name].append((middle - start, time.perf_counter() - middle))
+            times[name].append((middle - start, now() - middle))
     return {
         name: (statistics.median(f for f, _ in rounds[1:]), statistics.median(b for _, b in rounds[1:]))
         for name, rounds in times.items()
@@ -77,26 +90,29 @@ def row(times: Times) -> str:
     return " | ".join(cells)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="one recurrent layer against nn.GRU and nn.LSTM, on the CPU")
+def main(argv: list[str] | None = None) -> int:
+    what = "one recurrent layer against nn.GRU and nn.LSTM, on the CPU"
+    parser = argparse.ArgumentParser(prog="benchmarks.recurrence", description=what)
     parser.add_argument("--runs", type=int, default=9, help="rounds of which the median is taken")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--no-reset-gate", action="store_true")
-    parser.add_argument("--output", type=Path, help="JSON file for the seconds")
-    arguments = parser.parse_args()
+    add_output(parser)
+    arguments = parser.parse_args(argv)
+    check_output(arguments.output)
     names = ["nn.GRU", "nn.LSTM", *BACKENDS]
     print(f"| B, T, H | threads | {' | '.join(names)} |\n{'|---' * (len(names) + 2)}|")
     results = []
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         for size in SIZES:
-            times = measure(*size, reset_gate=not arguments.no_reset_gate, runs=arguments.runs)
+            contenders = layers(size[2], reset_gate=not arguments.no_reset_gate)
+            times = measure(contenders, *size, runs=arguments.runs, now=clock(threads))
             print(f"| {', '.join(map(str, size))} | {threads} | {row(times)} |", flush=True)
             results.append({"size": size, "threads": threads, "seconds": times})
-    if arguments.output:
-        about = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-        arguments.output.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    print(where())
+    write_json(arguments.output, "recurrence", what, argv, results)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,7 +1,7 @@
 """Many callers at once: how late words are, what a stream costs, and how many streams a server carries.
 
     python -m benchmarks.streams --model BUNDLE --audio LibriSpeech/dev-clean --streams 10 20 40 60 80 \
-        --seconds 30 [--faults] [--json FILE]
+        --seconds 30 [--faults] [--output FILE]
 
 Starts `asr serve` and, for each number of streams, so many callers of its native websocket, who speak real
 recordings in real time, pieces of 100 ms, a third of them at 8 kHz, at 16 kHz and at 48 kHz. They begin at
@@ -25,7 +25,6 @@ import asyncio
 import json
 import math
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,7 @@ from asr.packed import Packed
 from asr.serving.pcm import Pcm
 from asr.streaming import StreamingRecognizer
 from asr.transcript import Transcript, Word
+from benchmarks.common import add_output, check_output, write_json
 
 PIECE = 0.1  # seconds of audio in a message
 RATES = (16000, 8000, 48000)
@@ -111,7 +111,7 @@ class Row:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="benchmarks.streams", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     count = at_least(1, int)
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE")
@@ -121,8 +121,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--chunk", type=at_least(0, float), default=160, metavar="MS")
     parser.add_argument("--threads", type=count, default=1, help="of the server's model")
     parser.add_argument("--faults", action="store_true", help="every number of streams again, with faults")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the same figures")
+    add_output(parser)
     args = parser.parse_args(argv)
+    check_output(args.output)
     torch.set_num_threads(1)
     bundle = load_bundle(args.model)
     bundle.model.packed = Packed(bundle.model, "int8")  # as `asr serve` has it
@@ -133,10 +134,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(measure(args, streams, faults, spoken))
             show(rows[-1:], args)
     show(rows, args)
-    if args.json:
-        machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        figures = {**machine, "date": str(date.today()), "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_json(args.output, "streams", "many callers of asr serve at once", argv, rows)
     return 0
 
 

@@ -1,25 +1,24 @@
 """Training speed in hours of audio an hour, and where the time of a step goes.
 
-    python -m benchmarks.training --config configs/train-clean-5.yaml [--batches 10] [--json FILE]
+    python -m benchmarks.training --config configs/train-clean-5.yaml [--batches 10] [--output FILE]
 
 Takes the config and the overrides of `asr train` too. Each stage is run by itself, forward and backward, on
-the batches of the whole step; loading is timed in one process, and then as training has it, in workers beside
-the steps. What the stages do not account for (masks, autograd's own work, caches) is `rest`.
+the batches of the whole step, in the precision of the config; loading is timed in one process, and then as
+training has it, in workers beside the steps. What the stages do not account for (masks, autograd's own work,
+caches) is `rest`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
-from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +28,11 @@ from asr.data.datamodule import AsrData
 from asr.data.dataset import Batch, EpochLoader
 from asr.training.callbacks import Ema
 from asr.training.command import build
+from asr.training.denominator import bigram, log_denominator
 from asr.training.memory import keep_freed_memory
 from asr.training.module import CtcTraining, measure_statistics
 from asr.training.schedule import adamw
+from benchmarks.common import add_output, check_output, cpu, write_json
 
 REST = "norms, projections, lookahead"
 WARM_UP = 2  # batches before the clock starts
@@ -52,6 +53,7 @@ class Speed:
     training_hours_an_hour: float
     step_hours_an_hour: float
     loading_hours_an_hour: float
+    loading: float  # seconds a batch, in one process
     stages: dict[str, float]
 
 
@@ -75,17 +77,20 @@ class Clock:
 
 
 class Bench:
-    """The module of a training without Lightning around it: one step, whole or by stages."""
+    """The module of a training without Lightning around it: one step, whole or by stages.
 
-    def __init__(self, module: CtcTraining, device: torch.device) -> None:
-        self.module, self.device = module.to(device).train(), device
+    half: layers compute in bfloat16.
+    """
+
+    def __init__(self, module: CtcTraining, device: torch.device, half: bool) -> None:
+        self.module, self.device, self.half = module.to(device).train(), device, half
         self.optimiser = adamw(module.parameters(), module.optimiser, fused=device.type == "cpu")
         self.averages = [parameter.detach().clone() for parameter in module.parameters()]
         self.ema = Ema()
         self.updates = 0
 
     def autocast(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def step(self, batch: Batch) -> None:
         self.module.on_train_batch_start(batch, self.updates)
@@ -125,14 +130,20 @@ class Bench:
                 clock, REST, lambda x, f=block, r=frames: r + f.dropout(f.projection(x)), hidden
             )
         frames = self.both_ways(clock, REST, encoder.norm, frames)
-        self.both_ways(clock, "head and CTC loss", lambda x: self.head_and_loss(x, batch), frames)
+        log_probs = self.both_ways(clock, "head", self.head, frames)
+        lengths, objective = model.frames(batch.lengths), self.module.objective
+        with patch.object(self.module, "objective", replace(objective, denominator=0.0)):
+            self.both_ways(clock, "CTC, frames", lambda x: self.module.loss(x, lengths, batch), log_probs)
+        if objective.denominator:
+            self.both_ways(
+                clock, "denominator", lambda x: log_denominator(x, lengths, self.module._bigram), log_probs
+            )
         with clock("optimiser, clipping, averaging"):
             self.update()
 
-    def head_and_loss(self, encoded: Tensor, batch: Batch) -> Tensor:
+    def head(self, encoded: Tensor) -> Tensor:
         model = self.module.model
-        log_probs = model.drop_lookahead(model.logits(encoded)).float().log_softmax(-1)
-        return self.module.loss(log_probs, model.frames(batch.lengths), batch)
+        return model.drop_lookahead(model.logits(encoded)).float().log_softmax(-1)
 
     def both_ways(self, clock: Clock, name: str, layer: Callable[..., Tensor], inputs: Tensor) -> Tensor:
         """Forward, and backward of a gradient of ones; gives the output without its history."""
@@ -144,11 +155,13 @@ class Bench:
         return outputs.detach()
 
 
-def measure(module: CtcTraining, data: AsrData, count: int, device: torch.device) -> Speed:
+def measure(module: CtcTraining, data: AsrData, count: int, device: torch.device, half: bool = True) -> Speed:
     data.setup("fit")
     frontend = module.model.frontend
     frontend.set_statistics(*measure_statistics(frontend, data.sample_audio(20)))
-    bench, clock = Bench(module, device), Clock(device)
+    if module.objective.denominator:
+        module._bigram = bigram(data.training_tokens(), module.tokenizer.vocabulary).to(device)
+    bench, clock = Bench(module, device, half), Clock(device)
     plan = data.batches(0)
     dataset = data.train_dataloader().dataset
     start = time.perf_counter()
@@ -179,6 +192,7 @@ def measure(module: CtcTraining, data: AsrData, count: int, device: torch.device
         training_hours_an_hour=training_speed(bench, data, plan, count),
         step_hours_an_hour=audio / step,
         loading_hours_an_hour=audio / loading,
+        loading=loading,
         stages=stages,
     )
 
@@ -208,11 +222,7 @@ def move(batch: Batch, device: torch.device) -> Batch:
 
 
 def machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu()
 
 
 def table(speed: Speed) -> str:
@@ -230,6 +240,8 @@ def table(speed: Speed) -> str:
             "",
             *rows,
             f"{'step':<32}{1000 * step:>9.0f} ms",
+            f"{'loading, in workers beside it':<32}{1000 * speed.loading:>9.0f} ms"
+            f"{100 * speed.loading / step:>7.1f} % of a step",
             "",
             f"{'steps alone':<32}{speed.step_hours_an_hour:>9.0f} h of audio an hour",
             f"{'loading alone, one process':<32}{speed.loading_hours_an_hour:>9.0f} h of audio an hour",
@@ -239,16 +251,19 @@ def table(speed: Speed) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, default=10, help="to time, after a warm-up of two")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    add_output(parser)
     args, rest = parser.parse_known_args(argv)
+    check_output(args.output)
     cli = build(rest)
     keep_freed_memory()
-    speed = measure(cli.model, cli.datamodule, args.batches, cli.trainer.strategy.root_device)
+    half = "bf16" in str(cli.trainer.precision)
+    speed = measure(cli.model, cli.datamodule, args.batches, cli.trainer.strategy.root_device, half)
     print(table(speed))
-    if args.json:
-        args.json.write_text(json.dumps(asdict(speed), indent=2) + "\n")
+    write_json(args.output, "training", "a training step by stages", argv, [speed])
     return 0
 
 

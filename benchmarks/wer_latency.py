@@ -11,10 +11,8 @@ evaluation, as `asr evaluate` does it; options that this command does not know a
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -23,7 +21,8 @@ from asr.cli import run
 from asr.errors import UserError
 from asr.evaluation.bootstrap import Interval, Percentiles
 from asr.evaluation.command import evaluate, parse
-from asr.evaluation.results import Results, write_text
+from asr.evaluation.results import Results
+from benchmarks.common import write_json
 
 
 @dataclass(frozen=True)
@@ -145,8 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     points = measure(args, rest)
     if not points:
         raise UserError("no word was right in any evaluation, so none has a delay; train longer")
-    document = {"day": str(date.today()), "options": rest, "points": [asdict(each) for each in points]}
-    write_text(args.output.with_suffix(".json"), json.dumps(document, indent=2) + "\n")
+    what = "word error rate against latency"
+    write_json(args.output.with_suffix(".json"), "wer_latency", what, argv, points)
     plot(args.output, points)
     print(f"wrote {args.output} and {args.output.with_suffix('.json')}")
     return 0

@@ -1,4 +1,4 @@
-"""The packed encoder against the model that it is made from: log-probabilities and states."""
+"""The packed model against the one that it is made from: log-probabilities and states."""
 
 import itertools
 import threading
@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.encoder import EncoderConfig, EncoderState
+from asr.encoder import EncoderConfig
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig
 from asr.model import CtcModel, ModelConfig
 from asr.ops import cpu
 from asr.packed import PACKINGS, Packed, Packing
-from asr.state import leaves, map_state, pack
+from asr.state import map_state, pack
 
 # Of log-probabilities and states of the random models below, whose weights are larger than trained ones.
 TOLERANCE = {"f32": 1e-5, "f16": 1e-2, "int8": 0.1}
@@ -25,6 +25,13 @@ CONFIGS = {
     "no blocks": EncoderConfig((7,), 4, width=33, hidden=17, lookahead=()),
     "no context": EncoderConfig((16, 32), 2, width=64, hidden=96, lookahead=(0, 0)),
     "wider than a panel": EncoderConfig((16, 32), width=65, hidden=65, lookahead=(1,)),
+}
+FRONT_END = FrontEndConfig(mels=13)
+FRONT_ENDS = {
+    "as shipped": FrontEndConfig(),
+    "odd": FrontEndConfig(8000, 7, 101, 33),
+    "more filters than bins": FrontEndConfig(mels=40, window=64, hop=64),
+    "longer than a chunk": FrontEndConfig(mels=23, window=1024, hop=10),
 }
 pytestmark = pytest.mark.skipif(not cpu.is_available(), reason="no C library")
 
@@ -38,9 +45,12 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def random_model(encoder: EncoderConfig, outputs: int = 2, mels: int = 13) -> CtcModel:
+def random_model(encoder: EncoderConfig, outputs: int = 2, frontend: FrontEndConfig = FRONT_END) -> CtcModel:
     torch.manual_seed(0)
-    model = CtcModel(ModelConfig(11, FrontEndConfig(mels=mels), encoder, outputs)).eval()
+    model = CtcModel(ModelConfig(11, frontend, encoder, outputs)).eval()
+    model.frontend.set_statistics(
+        torch.linspace(1, 5, frontend.mels), torch.linspace(1.5, 0.7, frontend.mels)
+    )
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter += 0.3 * torch.randn_like(parameter)
@@ -49,18 +59,14 @@ def random_model(encoder: EncoderConfig, outputs: int = 2, mels: int = 13) -> Ct
     return model
 
 
-def random_chunk(model: CtcModel, batch: int, steps: int) -> tuple[Tensor, EncoderState]:
-    features = torch.randn(batch, steps * model.encoder.subsampling, model.config.frontend.mels)
-    return features, map_state(torch.randn_like, model.encoder.initial_state(batch))
+def random_chunk(model: CtcModel, batch: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Audio and states, as rows."""
+    audio = torch.randn(batch, steps * model.step_samples)
+    return audio, pack(map_state(torch.randn_like, model.initial_state(batch)))
 
 
-def plain(model: CtcModel, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
-    encoded, state = model.encoder(features, state)
-    return model.logits(encoded).log_softmax(-1), state
-
-
-def assert_close(got: object, expected: object, tolerance: float) -> None:
-    torch.testing.assert_close(leaves(got), leaves(expected), atol=tolerance, rtol=0)
+def assert_close(got: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float) -> None:
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
@@ -70,15 +76,28 @@ def assert_close(got: object, expected: object, tolerance: float) -> None:
 def test_a_packing_gives_the_log_probs_and_the_state_of_the_model(
     config: str, outputs: int, packing: Packing, kind: int
 ) -> None:
-    if kind > cpu._loaded().step_best():
+    if kind > cpu.loaded().step_best():
         pytest.skip("this processor has no such instructions")
     model = random_model(CONFIGS[config], outputs)
     packed = Packed(model, packing, kind)
     for batch, steps in itertools.product((1, 2, 5, 13), (1, 2, 5, 40)):
-        features, state = random_chunk(model, batch, steps + 2)
-        before = [leaf.clone() for leaf in leaves(state)]
-        assert_close(packed(features, state), plain(model, features, state), TOLERANCE[packing])
-        assert_close(leaves(state), before, 0)
+        audio, rows = random_chunk(model, batch, steps + 2)
+        before = rows.clone()
+        assert_close(packed(audio, rows), model.step(audio, rows), TOLERANCE[packing])
+        assert torch.equal(rows, before)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("frontend", FRONT_ENDS)
+def test_the_front_end_is_that_of_the_model(frontend: str, kind: int) -> None:
+    if kind > cpu.loaded().step_best():
+        pytest.skip("this processor has no such instructions")
+    model = random_model(CONFIGS["as shipped"], frontend=FRONT_ENDS[frontend])
+    packed = Packed(model, "f32", kind)
+    for batch, steps in itertools.product((1, 3), (1, 9)):
+        audio, rows = random_chunk(model, batch, steps)
+        assert_close(packed(audio, rows), model.step(audio, rows), 1e-4)
+        assert_close(packed(0 * audio, 0 * rows), model.step(0 * audio, 0 * rows), 1e-4)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -87,38 +106,37 @@ def test_any_chunking_and_any_batch_give_the_same(config: str, packing: Packing)
     """int8 to the last bit: a row is scaled by itself, and its sums are exact."""
     model = random_model(CONFIGS[config])
     packed = Packed(model, packing)
-    features, first = random_chunk(model, 9, 130)
-    whole, final = packed(features, first)
+    audio, first = random_chunk(model, 9, 130)
+    whole, final = packed(audio, first)
     for sizes in ([1, 0, 4, 125], [100, 30], [1] * 130):
-        state, pieces = first, []
-        for piece in features.split([size * model.encoder.subsampling for size in sizes], 1):
-            log_probs, state = packed(piece, state)
+        rows, pieces = first, []
+        for piece in audio.split([size * model.step_samples for size in sizes], 1):
+            log_probs, rows = packed(piece, rows)
             pieces.append(log_probs)
-        assert_close((torch.cat(pieces, 1), state), (whole, final), 0 if packing == "int8" else 1e-4)
-    alone = packed(features[4:5], map_state(lambda leaf: leaf[4:5], first))
-    one = whole[4:5], map_state(lambda leaf: leaf[4:5], final)
-    assert_close(alone, one, 0 if packing == "int8" else 1e-4)
+        assert_close((torch.cat(pieces, 1), rows), (whole, final), 0 if packing == "int8" else 1e-4)
+    alone = packed(audio[4:5], first[4:5])
+    assert_close(alone, (whole[4:5], final[4:5]), 0 if packing == "int8" else 1e-4)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_an_empty_chunk_and_an_empty_batch_change_nothing(packing: Packing) -> None:
     model = random_model(CONFIGS["as shipped"])
     for batch, steps in ((3, 0), (0, 2), (0, 0)):
-        features, state = random_chunk(model, batch, steps)
-        log_probs, after = Packed(model, packing)(features, state)
+        audio, rows = random_chunk(model, batch, steps)
+        log_probs, after = Packed(model, packing)(audio, rows)
         assert log_probs.shape == (batch, 2 * steps, 11)
-        assert_close(after, state, 0)
+        assert torch.equal(after, rows)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_nan_in_one_stream_stays_in_that_stream(packing: Packing) -> None:
     model = random_model(CONFIGS["as shipped"])
-    features, state = random_chunk(model, 9, 6)
-    features[4, 9, 2] = torch.nan
-    log_probs, after = Packed(model, packing)(features, state)
+    audio, rows = random_chunk(model, 9, 6)
+    audio[4, 2 * model.step_samples] = torch.nan
+    log_probs, after = Packed(model, packing)(audio, rows)
     rest = [row for row in range(9) if row != 4]
     assert log_probs[4, -1].isnan().all() and log_probs[4, :2].isfinite().all()
-    assert log_probs[rest].isfinite().all() and pack(after)[rest].isfinite().all()
+    assert log_probs[rest].isfinite().all() and after[rest].isfinite().all()
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -129,7 +147,7 @@ def test_python_threads_do_not_disturb_each_other(packing: Packing) -> None:
     expected = [packed(*job) for job in jobs]
     start = threading.Barrier(len(jobs))
 
-    def repeat(job: tuple[Tensor, EncoderState]) -> list[tuple[Tensor, EncoderState]]:
+    def repeat(job: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
         start.wait()
         with torch.inference_mode():
             return [packed(*job) for _ in range(5)]
@@ -143,22 +161,25 @@ def test_python_threads_do_not_disturb_each_other(packing: Packing) -> None:
 def test_a_model_takes_its_packing_in_inference_alone() -> None:
     model = random_model(CONFIGS["as shipped"])
     audio, state = torch.randn(2, 4 * model.step_samples), model.initial_state(2)
-    expected = model(audio, state)
+    expected, _ = model(audio, state)
     model.packed = Packed(model, "int8")
-    got = model(audio, state)
-    assert not torch.equal(got[0], expected[0])
-    assert_close(got, expected, TOLERANCE["int8"])
+    got, after = model(audio, state)
+    assert not torch.equal(got, expected)
+    torch.testing.assert_close(got, expected, atol=TOLERANCE["int8"], rtol=0)
+    log_probs, rows = model.step(audio, pack(state))
+    assert torch.equal(log_probs, got) and torch.equal(rows, pack(after))
     with torch.inference_mode(False), torch.no_grad():
-        assert_close(model(audio, state), expected, 0)
-    assert not torch.equal(model.train()(audio, state)[0], got[0])
+        assert torch.equal(model(audio, state)[0], expected)
+        assert torch.equal(model.step(audio, pack(state))[0], expected)
+    assert not torch.equal(model.train()(audio, state)[0], got)
 
 
 def test_what_does_not_fit_is_refused() -> None:
     model = random_model(CONFIGS["as shipped"])
     packed = Packed(model, "f32")
-    features, state = random_chunk(model, 2, 3)
-    for wrong in (features[:, :-1], features[..., 1:], features[:1], features.double()):
+    audio, rows = random_chunk(model, 2, 3)
+    for wrong in (audio[:, :-1], audio[:1], audio.double()):
         with pytest.raises(ValueError):
-            packed(wrong, state)
+            packed(wrong, rows)
     with pytest.raises(UserError, match="int8"):
         Packed(model, "int4")  # type: ignore[arg-type]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from asr.encoder import BlockState, EncoderState
-from asr.state import map_state, pack, rows, unpack
+from asr.state import map_state, pack, rows, together, unpack
 
 
 def state(batch: int) -> EncoderState:
@@ -24,6 +24,8 @@ def test_a_packed_state_comes_back_whole_and_its_rows_are_its_streams() -> None:
     assert isinstance(back.blocks[0], BlockState)
     assert all(map(torch.equal, leaves(back), leaves(whole)))
     kept = rows(packed)
+    assert torch.equal(together(kept), packed)
+    assert torch.equal(together(rows(packed[:1])), packed[:1])
     packed.zero_()
     for index, row in enumerate(kept):
         alone = map_state(lambda leaf: leaf[index : index + 1], whole)  # noqa: B023

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asr import audio
-from asr.state import map_state
-from asr.vad import MASKED, WINDOW, SpeechGate, VadConfig, VadStream, load_vad, mask
+from asr.ops import cpu
+from asr.state import map_state, pack
+from asr.vad import MASKED, WINDOW, PackedVad, SpeechGate, VadConfig, VadStream, load_vad, mask
 from data_prep.demo import Voices
 from tests.conftest import signal
 
@@ -46,7 +47,7 @@ def silence(samples: NDArray[np.float32], sizes: list[int], lookahead: int = LOO
         size = min(sizes[turn % len(sizes)], len(samples) // FRAME - heard)
         frames, delayed = max(0, size - delayed), max(0, delayed - size)
         piece = samples[heard * FRAME : (heard + size) * FRAME]
-        found.append(stream.accept(torch.from_numpy(piece)[None], frames))
+        found.append(stream.accept(piece, frames))
         heard, turn = heard + size, turn + 1
     return np.concatenate(found)
 
@@ -61,6 +62,25 @@ def test_probabilities_are_those_of_the_library() -> None:
         found, _ = network(sound, network.initial_state(1))
         expected = torch.cat([theirs(window, 16000) for window in sound.split(WINDOW, 1)], 1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not cpu.is_available(), reason="no C library")
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_the_packed_network_gives_the_numbers_of_the_layers(kind: int) -> None:
+    if kind > cpu.loaded().step_best():
+        pytest.skip("this processor has no such instructions")
+    network = load_vad()
+    packed = PackedVad(network, kind)
+    audio = torch.from_numpy(np.stack([signal(2.0, seed)[: 61 * WINDOW] for seed in range(5)]))
+    for batch, sizes in ((1, [1] * 61), (1, [50, 11]), (5, [1, 7, 30, 23])):
+        state = network.initial_state(batch)
+        states = pack(state)
+        for piece in audio[:batch].split([size * WINDOW for size in sizes], 1):
+            with torch.inference_mode():
+                speech, state = network(piece, state)
+            found, states = packed(piece, states)
+            torch.testing.assert_close(found, speech, atol=1e-5, rtol=0)
+            torch.testing.assert_close(states, pack(state), atol=1e-4, rtol=0)
 
 
 def test_streams_of_a_batch_are_as_alone() -> None:

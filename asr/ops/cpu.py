@@ -62,6 +62,7 @@ def library() -> ctypes.CDLL | str:
     loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
     loaded.mgu_backward.argtypes = [pointer] * 10 + [size] * 3 + [integer] * 2
     loaded.step_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer] * 2
+    loaded.vad_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer]
     loaded.denominator.argtypes = [pointer] * 5 + [size] * 3 + [integer]
     return loaded
 
@@ -69,10 +70,11 @@ def library() -> ctypes.CDLL | str:
 @functools.cache
 def instruction_set() -> int:
     """The best that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512."""
-    return _loaded().mgu_best()
+    return loaded().mgu_best()
 
 
-def _loaded() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
+    """The C library. Raises RuntimeError where there is none."""
     loaded = library()
     if isinstance(loaded, str):
         raise RuntimeError(f"asr::mgu: {loaded}")
@@ -118,7 +120,7 @@ def _forward(
     projection = _product(inputs.reshape(batch * time, features), weight_ih.T, half).add_(bias)
     kept = product if keep and bias_hn is not None else None
     _call(
-        _loaded().mgu_forward,
+        loaded().mgu_forward,
         (weight_hh, bias_hn, hidden, projection, kept, outputs),
         *(batch, time, size, int(keep)),
     )
@@ -163,7 +165,7 @@ def _backward(
     grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     made = (grad_projection, grad_product, grad_hidden)
     _call(
-        _loaded().mgu_backward,
+        loaded().mgu_backward,
         (weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final, *made),
         *(batch, time, size),
     )

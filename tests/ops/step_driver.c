@@ -47,6 +47,29 @@ static Product product(int64_t columns, int64_t depth, int64_t packing, int kind
     return made_of;
 }
 
+/* Of windows of `window` samples, any size; filters of random shape. */
+static FrontEnd front_end(int64_t window, int64_t hop, int64_t mels)
+{
+    int64_t fft = 2;
+    while (fft < window) fft *= 2;
+    float *turns = fill(fft), *std = fill(mels);
+    int64_t *places = keep(8 * fft / 2), *bins = keep(8 * 2 * mels);
+    for (int64_t k = 0; k < fft / 2; k++) {
+        turns[2 * k] = (float)cos(-6.283185307179586 * (double)k / (double)fft);
+        turns[2 * k + 1] = (float)sin(-6.283185307179586 * (double)k / (double)fft);
+        places[k] = 0;
+        for (int64_t bit = 1; bit < fft / 2; bit *= 2) places[k] = 2 * places[k] + (k & bit ? 1 : 0);
+    }
+    float *filters = fill(mels * (fft / 2 + 1));
+    for (int64_t i = 0; i < mels * (fft / 2 + 1); i++) filters[i] = fabsf(filters[i]);
+    for (int64_t m = 0; m < mels; m++) {
+        std[m] = 1 + fabsf(std[m]);
+        bins[2 * m] = m % (fft / 2);
+        bins[2 * m + 1] = m % 3 ? fft / 2 + 1 : bins[2 * m];
+    }
+    return (FrontEnd){fill(window), fill(mels), std, turns, places, filters, bins, window, hop, fft, mels, 1e-6f};
+}
+
 static int check(int64_t mels, int64_t width, int64_t hidden, int64_t kernel, int64_t ahead, int64_t B, int64_t steps,
                  int64_t packing, int threads, int kind)
 {
@@ -61,14 +84,15 @@ static int check(int64_t mels, int64_t width, int64_t hidden, int64_t kernel, in
                             {0}, fill(width), fill(i * ahead * width), i * ahead};
         if (hidden != width) blocks[i].projection = product(width, hidden, packing, kind);
     }
-    const int64_t state_size = (kernel - 2) * (channels[0] + channels[1]) + ahead * width + 2 * hidden;
-    const Encoder encoder = {product(width, channels[2], packing, kind),
+    const int64_t window = 11 + 7 * kernel, hop = 9; /* 25 .. 46 */
+    const int64_t state_size = window - hop + (kernel - 2) * (channels[0] + channels[1]) + ahead * width + 2 * hidden;
+    const Encoder encoder = {front_end(window, hop, mels), product(width, channels[2], packing, kind),
                              product(outputs * vocabulary, width, packing, kind), fill(width), convolutions, blocks,
                              2, 2, packing, B & 1, steps & 1, kernel - 2, width, hidden, vocabulary, state_size};
-    float *features = fill(B * 4 * steps * mels), *state = fill(B * state_size);
+    float *audio = fill(B * 4 * steps * hop), *state = fill(B * state_size);
     float *whole = fill(B * steps * outputs * vocabulary), *again = fill(state_size);
     copy(again, state, B ? state_size : 0);
-    int bad = step_forward(&encoder, features, state, whole, B, steps, threads, kind);
+    int bad = step_forward(&encoder, audio, state, whole, B, steps, threads, kind);
     for (int64_t row = 0; row < B * steps * outputs; row++) {
         double sum = 0;
         for (int64_t i = 0; i < vocabulary; i++) sum += exp(whole[row * vocabulary + i]);
@@ -76,14 +100,35 @@ static int check(int64_t mels, int64_t width, int64_t hidden, int64_t kernel, in
     }
     if (B && steps > 1) { /* the first stream by itself, in two pieces */
         float *pieces = fill(steps * outputs * vocabulary);
-        bad |= step_forward(&encoder, features, again, pieces, 1, 1, threads, kind);
-        bad |= step_forward(&encoder, features + 4 * mels, again, pieces + outputs * vocabulary, 1, steps - 1, 1, kind);
+        bad |= step_forward(&encoder, audio, again, pieces, 1, 1, threads, kind);
+        bad |= step_forward(&encoder, audio + 4 * hop, again, pieces + outputs * vocabulary, 1, steps - 1, 1, kind);
         for (int64_t i = 0; i < steps * outputs * vocabulary; i++) bad |= !(fabsf(pieces[i] - whole[i]) < 1e-2f);
         for (int64_t i = 0; i < state_size; i++) bad |= !(fabsf(again[i] - state[i]) < 1e-2f);
     }
     if (bad)
         printf("mels %d width %d hidden %d kernel %d B %d steps %d packing %d threads %d kind %d: wrong\n", (int)mels,
                (int)width, (int)hidden, (int)kernel, (int)B, (int)steps, (int)packing, threads, kind);
+    while (made_count) free(made[--made_count]);
+    return bad;
+}
+
+static int check_vad(int64_t B, int64_t windows, int kind)
+{
+    const int64_t columns[] = {128, 64, 64, 128}, inputs[] = {129, 128, 64, 64};
+    Vad vad = {.spectrum = product(258, 256, F32, kind), .inputs = product(512, 128, F32, kind),
+               .recurrent = product(512, 128, F32, kind), .head = fill(128)};
+    for (int i = 0; i < 4; i++) vad.convolutions[i] = product(columns[i], 3 * inputs[i], F32, kind);
+    float *audio = fill(B * windows * VAD_WINDOW), *state = fill(B * VAD_STATE), *again = fill(VAD_STATE);
+    float *whole = fill(B * windows), *pieces = fill(windows);
+    copy(again, state, B ? VAD_STATE : 0);
+    int bad = vad_forward(&vad, audio, state, whole, B, windows, kind);
+    for (int64_t i = 0; i < B * windows; i++) bad |= !(whole[i] >= 0 && whole[i] <= 1);
+    if (B && windows > 1) { /* the first stream by itself, in two pieces */
+        bad |= vad_forward(&vad, audio, again, pieces, 1, 1, kind);
+        bad |= vad_forward(&vad, audio + VAD_WINDOW, again, pieces + 1, 1, windows - 1, kind);
+        for (int64_t w = 0; w < windows; w++) bad |= !(fabsf(pieces[w] - whole[w]) < 1e-3f);
+    }
+    if (bad) printf("vad, B %d windows %d kind %d: wrong\n", (int)B, (int)windows, kind);
     while (made_count) free(made[--made_count]);
     return bad;
 }
@@ -101,5 +146,7 @@ int main(void)
                     const int64_t *s = sizes[i];
                     bad |= check(s[0], s[1], s[2], s[3], s[4], s[5], s[6], packing, threads, kind);
                 }
+    for (int kind = 0; kind <= step_best(); kind++)
+        bad |= check_vad(1, 1, kind) | check_vad(3, 30, kind) | check_vad(30, 2, kind) | check_vad(0, 3, kind);
     return bad;
 }

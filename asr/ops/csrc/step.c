@@ -1,6 +1,6 @@
-/* The streaming step on a CPU: from log-mel features to log-probabilities, the whole encoder in one call.
+/* The streaming step on a CPU: from samples to log-probabilities, the whole model in one call; and, beside it, the VAD.
  *
- * The equations are those of asr/encoder.py, the weights packed once by asr/packed.py, in one of three ways:
+ * The equations are those of asr/frontend.py and asr/encoder.py, the weights packed once by asr/packed.py, in one of three ways:
  *     F32   as they are
  *     F16   stored as float16, computed with as float32
  *     INT8  by column scaled to -127 .. 127; activations int16, scaled row by row; sums int32
@@ -30,6 +30,16 @@ typedef struct {
 } Product;
 
 typedef struct {
+    const float *taper, *mean, *std; /* (window), (mels) */
+    const float *turns;              /* (fft / 2, 2): cosine and sine of -2 pi k / fft */
+    const int64_t *places;           /* (fft / 2): where the k-th pair of samples goes, k with its bits reversed */
+    const float *filters;            /* (mels, fft / 2 + 1) */
+    const int64_t *bins;             /* (mels, 2): of each filter the first that is not zero, and the one after the last */
+    int64_t window, hop, fft, mels;
+    float floor; /* added to the power */
+} FrontEnd;
+
+typedef struct {
     Product product; /* of a window, kernel * inputs, to values, then gates */
     const float *norm;
 } Convolution;
@@ -41,6 +51,7 @@ typedef struct {
 } Block;
 
 typedef struct {
+    FrontEnd front_end;
     Product input, head;
     const float *norm;
     const Convolution *convolutions;
@@ -50,6 +61,23 @@ typedef struct {
     int64_t context, width, hidden, vocabulary; /* context: kernel - 2 */
     int64_t state;                              /* floats of a stream's state: asr.state.pack's row */
 } Encoder;
+
+/* Silero's network: a window of 512 samples after 64 of context gives four frames of its spectrum. */
+enum {
+    VAD_WINDOW = 512,
+    VAD_CONTEXT = 64,
+    VAD_SAMPLES = 640, /* the context, the window, and 64 samples of it reflected */
+    VAD_HOP = 128,
+    VAD_FRAMES = 4,
+    VAD_HIDDEN = 128,
+    VAD_STATE = VAD_CONTEXT + 2 * VAD_HIDDEN
+};
+
+typedef struct {
+    Product spectrum, convolutions[4], inputs, recurrent; /* all F32; spectrum: cosines, then sines */
+    const float *head;                                    /* (VAD_HIDDEN) */
+    float head_bias;
+} Vad;
 
 /* What a sum takes in at once of a row. */
 typedef union {
@@ -65,7 +93,7 @@ typedef struct {
 
 /* Of one thread. Rows of `residual` are `wide` apart: width, padded to whole panels. */
 typedef struct {
-    float *frames, *residual, *sums, *recurrent, *outputs, *quanta;
+    float *samples, *spectrum, *frames, *residual, *sums, *recurrent, *outputs, *quanta;
     Cell *cells;
     int64_t wide;
 } Scratch;
@@ -146,78 +174,95 @@ EXPORT int step_best(void)
 
 typedef void Encode(const Encoder *, const float *, int64_t, float *, float *, int64_t, int64_t, int64_t,
                     const Scratch *);
+typedef void Listen(const Vad *, const float *, int64_t, float *, float *, int64_t, int64_t, int64_t, const Scratch *);
 
-static Encode *const ENCODE[] = {
-    encode_portable,
 #if defined(__x86_64__)
-    encode_avx2,
-    encode_avx512,
+static Encode *const ENCODE[] = {encode_portable, encode_avx2, encode_avx512};
+static Listen *const LISTEN[] = {listen_portable, listen_avx2, listen_avx512};
+#else
+static Encode *const ENCODE[] = {encode_portable};
+static Listen *const LISTEN[] = {listen_portable};
 #endif
-};
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* How much a product of so many rows needs of the scratch. */
-static void reserve(const Encoder *encoder, const Product *product, int64_t rows, int64_t lanes, int64_t *most_sums,
-                    int64_t *most_cells)
+/* Floats of each part of the scratch. */
+typedef struct {
+    int64_t samples, spectrum, frames, residual, sums, recurrent, outputs, quanta, cells;
+} Sizes;
+
+/* NULL when memory is short, else to be freed. */
+static float *make_scratch(Sizes sizes, Scratch *scratch)
 {
-    *most_sums = larger(*most_sums, rows * round_up(product->columns, 2 * lanes));
-    *most_cells = larger(*most_cells, rows * (cells(encoder->packing, product->depth) + lanes));
+    const int64_t floats[] = {sizes.samples,   sizes.spectrum, sizes.frames, sizes.residual, sizes.sums,
+                              sizes.recurrent, sizes.outputs,  sizes.quanta, sizes.cells};
+    float **parts[] = {&scratch->samples,   &scratch->spectrum, &scratch->frames, &scratch->residual, &scratch->sums,
+                       &scratch->recurrent, &scratch->outputs,  &scratch->quanta, (float **)&scratch->cells};
+    int64_t total = 0;
+    for (int i = 0; i < 9; i++) total += round_up(floats[i], 16);
+    float *memory = allocate(total);
+    for (int64_t i = 0, at = 0; memory && i < 9; at += round_up(floats[i++], 16)) *parts[i] = memory + at;
+    return memory;
 }
 
-/* Scratch for pieces of `steps` frames of `streams` streams; NULL when memory is short, else to be freed. */
-static float *make_scratch(const Encoder *encoder, int64_t streams, int64_t steps, int64_t lanes, Scratch *scratch)
+/* Make room for a product of so many rows. */
+static void reserve(int64_t packing, const Product *product, int64_t rows, int64_t lanes, Sizes *sizes)
 {
-    const int64_t rows = streams * steps;
-    int64_t sums = 0, most_cells = 0, frames = rows * larger(encoder->width, encoder->input.depth), ahead = 0;
+    sizes->sums = larger(sizes->sums, rows * round_up(product->columns, 2 * lanes));
+    sizes->cells = larger(sizes->cells, rows * (cells(packing, product->depth) + lanes));
+}
+
+/* For pieces of `steps` frames of `streams` streams. */
+static Sizes encoder_sizes(const Encoder *encoder, int64_t streams, int64_t steps, int64_t lanes)
+{
+    const FrontEnd *front = &encoder->front_end;
+    const int64_t rows = streams * steps, length = steps << encoder->convolution_count;
+    Sizes sizes = {.samples = streams * (front->window + front->hop * (length - 1)),
+                   .spectrum = (front->fft + front->fft / 2 + 1) * lanes,
+                   .frames = rows * larger(encoder->width, encoder->input.depth),
+                   .residual = rows * round_up(encoder->width, 2 * lanes),
+                   .recurrent = streams * round_up(2 * encoder->hidden, 2 * lanes),
+                   .outputs = rows * encoder->hidden,
+                   .quanta = streams * length};
+    int64_t ahead = 0;
     for (int64_t i = 0; i < encoder->convolution_count; i++) {
         const Product *product = &encoder->convolutions[i].product;
-        const int64_t length = steps << (encoder->convolution_count - i);
-        reserve(encoder, product, streams * length / 2, lanes, &sums, &most_cells);
-        frames = larger(frames, streams * (encoder->context + length) * product->depth / (encoder->context + 2));
+        const int64_t inputs = product->depth / (encoder->context + 2);
+        reserve(encoder->packing, product, streams * (length >> (i + 1)), lanes, &sizes);
+        sizes.frames = larger(sizes.frames, streams * (encoder->context + (length >> i)) * inputs);
     }
     for (int64_t i = 0; i < encoder->block_count; i++) {
         const Block *block = encoder->blocks + i;
         const Product *products[] = {&block->inputs, &block->recurrent, &block->projection};
-        for (int j = 0; j < 3; j++) reserve(encoder, products[j], rows, lanes, &sums, &most_cells);
+        for (int j = 0; j < 3; j++) reserve(encoder->packing, products[j], rows, lanes, &sizes);
         ahead = larger(ahead, block->lookahead);
     }
-    reserve(encoder, &encoder->input, rows, lanes, &sums, &most_cells);
-    reserve(encoder, &encoder->head, rows, lanes, &sums, &most_cells);
-    frames = larger(frames, (ahead + steps) * encoder->width);
-    scratch->wide = round_up(encoder->width, 2 * lanes);
-    const int64_t sizes[] = {sums, rows * scratch->wide, streams * round_up(2 * encoder->hidden, 2 * lanes),
-                             most_cells, frames, rows * encoder->hidden, rows << encoder->convolution_count};
-    float **parts[] = {&scratch->sums, &scratch->residual, &scratch->recurrent, (float **)&scratch->cells,
-                       &scratch->frames, &scratch->outputs, &scratch->quanta};
-    int64_t total = 0;
-    for (int i = 0; i < 7; i++) total += round_up(sizes[i], 16);
-    float *memory = allocate(total);
-    for (int64_t i = 0, at = 0; memory && i < 7; at += round_up(sizes[i++], 16)) *parts[i] = memory + at;
-    return memory;
+    reserve(encoder->packing, &encoder->input, rows, lanes, &sizes);
+    reserve(encoder->packing, &encoder->head, rows, lanes, &sizes);
+    sizes.frames = larger(sizes.frames, (ahead + steps) * encoder->width);
+    return sizes;
 }
 
 /* Streams first .. first + streams, in pieces of time; 1 when memory is short. */
-static int run(const Encoder *encoder, const float *features, float *state, float *log_probs, int64_t first,
+static int run(const Encoder *encoder, const float *audio, float *state, float *log_probs, int64_t first,
                int64_t streams, int64_t steps, int kind)
 {
     const int64_t piece = larger(1, PIECE_ROWS / streams), most = piece < steps ? piece : steps;
-    const int64_t mels = encoder->convolutions[0].product.depth / (encoder->context + 2);
-    const int64_t frame = mels << encoder->convolution_count, outputs = encoder->head.columns;
-    Scratch scratch;
-    float *memory = make_scratch(encoder, streams, most, 4 << kind, &scratch);
+    const int64_t step = encoder->front_end.hop << encoder->convolution_count, outputs = encoder->head.columns;
+    Scratch scratch = {.wide = round_up(encoder->width, 8 << kind)};
+    float *memory = make_scratch(encoder_sizes(encoder, streams, most, 4 << kind), &scratch);
     if (!memory) return 1;
     for (int64_t t = 0; t < steps; t += most)
-        ENCODE[kind](encoder, features + (first * steps + t) * frame, steps * frame, state + first * encoder->state,
+        ENCODE[kind](encoder, audio + (first * steps + t) * step, steps * step, state + first * encoder->state,
                      log_probs + (first * steps + t) * outputs, steps * outputs, streams,
                      steps - t < most ? steps - t : most, &scratch);
     free(memory);
     return 0;
 }
 
-/* features (B, T, M) and T = steps << convolutions; state (B, state), which is replaced by the state after the chunk;
- * log_probs (B, steps * outputs, vocabulary). 0, or 1 when memory is short. */
-EXPORT int step_forward(const Encoder *encoder, const float *features, float *state, float *log_probs, int64_t B,
+/* audio (B, steps * hop << convolutions); state (B, state), which is replaced by the state after the chunk; log_probs
+ * (B, steps * outputs, vocabulary). 0, or 1 when memory is short. */
+EXPORT int step_forward(const Encoder *encoder, const float *audio, float *state, float *log_probs, int64_t B,
                         int64_t steps, int threads, int kind)
 {
     if (B == 0 || steps == 0) return 0;
@@ -228,7 +273,33 @@ EXPORT int step_forward(const Encoder *encoder, const float *features, float *st
 #endif
     for (int part = 0; part < threads; part++) {
         const int64_t first = B * part / threads, next = B * (part + 1) / threads;
-        failed |= run(encoder, features, state, log_probs, first, next - first, steps, kind);
+        failed |= run(encoder, audio, state, log_probs, first, next - first, steps, kind);
     }
     return failed;
+}
+
+/* audio (B, windows * VAD_WINDOW); state (B, VAD_STATE), replaced by the state after the audio; speech (B, windows),
+ * probabilities. One thread. 0, or 1 when memory is short. */
+EXPORT int vad_forward(const Vad *vad, const float *audio, float *state, float *speech, int64_t B, int64_t windows,
+                       int kind)
+{
+    if (B == 0 || windows == 0) return 0;
+    const int64_t piece = larger(1, PIECE_ROWS / VAD_FRAMES / B), most = piece < windows ? piece : windows;
+    const int64_t rows = B * most, bins = vad->spectrum.columns / 2, lanes = 4 << kind;
+    Sizes sizes = {.samples = rows * VAD_SAMPLES,
+                   .frames = rows * (VAD_FRAMES + 2) * larger(bins, VAD_HIDDEN),
+                   .recurrent = B * 4 * VAD_HIDDEN,
+                   .outputs = rows * VAD_HIDDEN};
+    reserve(F32, &vad->spectrum, rows * VAD_FRAMES, lanes, &sizes);
+    for (int i = 0; i < 4; i++) reserve(F32, vad->convolutions + i, rows * VAD_FRAMES, lanes, &sizes);
+    reserve(F32, &vad->inputs, rows, lanes, &sizes);
+    reserve(F32, &vad->recurrent, B, lanes, &sizes);
+    Scratch scratch = {0};
+    float *memory = make_scratch(sizes, &scratch);
+    if (!memory) return 1;
+    for (int64_t w = 0; w < windows; w += most)
+        LISTEN[kind](vad, audio + w * VAD_WINDOW, windows * VAD_WINDOW, state, speech + w, windows, B,
+                     windows - w < most ? windows - w : most, &scratch);
+    free(memory);
+    return 0;
 }

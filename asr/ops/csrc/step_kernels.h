@@ -8,6 +8,7 @@
  */
 
 #include "vectors.h"
+#include "front_end_kernels.h"
 
 #define FEW_ROWS (MAX_ROWS / 4)
 #define COLUMNS (2 * LANES) /* of a panel */
@@ -132,12 +133,12 @@ INLINE float NAME(quantise)(const float *row, int64_t depth, Cell *to)
 
 /* to (rows, columns padded to whole panels) = the rows times the weights, plus the bias. A panel of weights serves
  * every row, of all streams, before the next is read. */
-static void NAME(product)(const Encoder *encoder, const Product *product, const Rows *from, int64_t rows,
+static void NAME(product)(int64_t packing, const Product *product, const Rows *from, int64_t rows,
                           const Scratch *scratch, float *to)
 {
-    const int64_t depth = cells(encoder->packing, product->depth), stride = depth + LANES;
+    const int64_t depth = cells(packing, product->depth), stride = depth + LANES;
     const int64_t wide = round_up(product->columns, COLUMNS);
-    const int quantised = encoder->packing == INT8;
+    const int quantised = packing == INT8;
     for (int64_t r = 0; r < rows; r++) {
         const float *row = from->at + r / from->each * from->stream + r % from->each * from->row;
         if (quantised)
@@ -146,16 +147,16 @@ static void NAME(product)(const Encoder *encoder, const Product *product, const 
             memcpy(scratch->cells + r * stride, row, sizeof(float) * (size_t)depth);
     }
     const char *at = product->weights;
-    for (int64_t column = 0; column < wide; column += COLUMNS, at += 2 * depth * VECTOR_BYTES(encoder->packing)) {
+    for (int64_t column = 0; column < wide; column += COLUMNS, at += 2 * depth * VECTOR_BYTES(packing)) {
         const V *bias = (const V *)(product->bias + column);
         const V *scales = quantised ? (const V *)(product->scales + column) : NULL;
         for (int64_t r = 0, blocks = ceil_div(rows, MAX_ROWS), tile; r < rows; r += tile) {
             tile = ceil_div(rows - r, blocks--); /* of nearly equal size */
             V sums[2][MAX_ROWS];
             const Cell *x = scratch->cells + r * stride;
-            if (encoder->packing == F32) NAME(multiply_F32)(tile, x, stride, at, depth, sums[0], sums[1]);
-            if (encoder->packing == F16) NAME(multiply_F16)(tile, x, stride, at, depth, sums[0], sums[1]);
-            if (encoder->packing == INT8) NAME(multiply_INT8)(tile, x, stride, at, depth, sums[0], sums[1]);
+            if (packing == F32) NAME(multiply_F32)(tile, x, stride, at, depth, sums[0], sums[1]);
+            if (packing == F16) NAME(multiply_F16)(tile, x, stride, at, depth, sums[0], sums[1]);
+            if (packing == INT8) NAME(multiply_INT8)(tile, x, stride, at, depth, sums[0], sums[1]);
             for (int64_t i = 0; i < tile; i++)
                 for (int half = 0; half < 2; half++) {
                     V sum = sums[half][i];
@@ -200,7 +201,7 @@ static void NAME(convolve)(const Encoder *encoder, const Convolution *layer, int
     const int64_t channels = layer->product.columns / 2, inputs = layer->product.depth / (encoder->context + 2);
     const int64_t wide = round_up(2 * channels, COLUMNS), stream = (encoder->context + length) * inputs;
     const Rows windows = {scratch->frames, length / 2, stream, 2 * inputs};
-    NAME(product)(encoder, &layer->product, &windows, streams * (length / 2), scratch, scratch->sums);
+    NAME(product)(encoder->packing, &layer->product, &windows, streams * (length / 2), scratch, scratch->sums);
     for (int64_t b = 0; b < streams; b++) {
         copy(state + b * encoder->state, scratch->frames + b * stream + length * inputs, encoder->context * inputs);
     }
@@ -245,7 +246,7 @@ static void NAME(recur)(const Encoder *encoder, const Block *block, int64_t step
     const int64_t hidden = encoder->hidden, wide = round_up(2 * hidden, COLUMNS);
     const Rows states = {state, 1, encoder->state, 0};
     for (int64_t t = 0; t < steps; t++) {
-        NAME(product)(encoder, &block->recurrent, &states, streams, scratch, scratch->recurrent);
+        NAME(product)(encoder->packing, &block->recurrent, &states, streams, scratch, scratch->recurrent);
         for (int64_t b = 0; b < streams; b++) {
             const float *projection = scratch->sums + (b * steps + t) * wide;
             const float *recurrent = scratch->recurrent + b * wide;
@@ -271,13 +272,13 @@ static void NAME(run_block)(const Encoder *encoder, const Block *block, int64_t 
     for (int64_t r = 0; r < rows; r++)
         NAME(normalise)(scratch->residual + r * scratch->wide, block->norm, width, scratch->frames + r * width);
     const Rows normed = {scratch->frames, rows, 0, width};
-    NAME(product)(encoder, &block->inputs, &normed, rows, scratch, scratch->sums);
+    NAME(product)(encoder->packing, &block->inputs, &normed, rows, scratch, scratch->sums);
     NAME(recur)(encoder, block, steps, state + block->lookahead * width, streams, scratch);
     const float *added = scratch->outputs;
     int64_t stride = width;
     if (block->projection.weights) {
         const Rows outputs = {scratch->outputs, rows, 0, encoder->hidden};
-        NAME(product)(encoder, &block->projection, &outputs, rows, scratch, scratch->sums);
+        NAME(product)(encoder->packing, &block->projection, &outputs, rows, scratch, scratch->sums);
         added = scratch->sums, stride = scratch->wide;
     }
     for (int64_t r = 0; r < rows; r++)
@@ -287,16 +288,16 @@ static void NAME(run_block)(const Encoder *encoder, const Block *block, int64_t 
         }
 }
 
-/* A piece of `steps` frames of some streams: features and log_probs at its beginning, strides from stream to stream. */
-static void NAME(encode)(const Encoder *encoder, const float *features, int64_t feature_stride, float *state,
+/* A piece of `steps` frames of some streams: audio and log_probs at its beginning, strides from stream to stream. */
+static void NAME(encode)(const Encoder *encoder, const float *audio, int64_t audio_stride, float *state,
                          float *log_probs, int64_t log_prob_stride, int64_t streams, int64_t steps,
                          const Scratch *scratch)
 {
     int64_t length = steps << encoder->convolution_count, context = encoder->context;
-    const int64_t mels = encoder->convolutions[0].product.depth / (context + 2);
-    for (int64_t b = 0; b < streams; b++)
-        copy(scratch->frames + (b * (context + length) + context) * mels, features + b * feature_stride,
-             length * mels);
+    const int64_t mels = encoder->front_end.mels;
+    NAME(front_end)(encoder, audio, audio_stride, state, scratch->frames + context * mels, (context + length) * mels,
+                    streams, length, scratch);
+    state += encoder->front_end.window - encoder->front_end.hop;
     for (int64_t i = 0; i < encoder->convolution_count; i++, length /= 2) {
         const Convolution *layer = encoder->convolutions + i;
         const int64_t inputs = layer->product.depth / (context + 2);
@@ -308,7 +309,7 @@ static void NAME(encode)(const Encoder *encoder, const float *features, int64_t 
     }
     const int64_t rows = streams * steps;
     const Rows convolved = {scratch->frames, rows, 0, encoder->input.depth};
-    NAME(product)(encoder, &encoder->input, &convolved, rows, scratch, scratch->residual);
+    NAME(product)(encoder->packing, &encoder->input, &convolved, rows, scratch, scratch->residual);
     for (int64_t i = 0; i < encoder->block_count; i++) {
         const Block *block = encoder->blocks + i;
         NAME(run_block)(encoder, block, steps, state, streams, scratch);
@@ -318,7 +319,7 @@ static void NAME(encode)(const Encoder *encoder, const float *features, int64_t 
         NAME(normalise)(scratch->residual + r * scratch->wide, encoder->norm, encoder->width,
                         scratch->frames + r * encoder->width);
     const Rows normed = {scratch->frames, rows, 0, encoder->width};
-    NAME(product)(encoder, &encoder->head, &normed, rows, scratch, scratch->sums);
+    NAME(product)(encoder->packing, &encoder->head, &normed, rows, scratch, scratch->sums);
     for (int64_t r = 0; r < rows; r++) {
         const float *sums = scratch->sums + r * round_up(encoder->head.columns, COLUMNS);
         float *to = log_probs + r / steps * log_prob_stride + r % steps * encoder->head.columns;
@@ -326,6 +327,8 @@ static void NAME(encode)(const Encoder *encoder, const float *features, int64_t 
             NAME(log_softmax)(sums + at, encoder->vocabulary, to + at);
     }
 }
+
+#include "vad_kernels.h"
 
 #undef FEW
 #undef ROWS
