@@ -1,0 +1,124 @@
+"""The cell study: fair sizes, streams that go on, results that are those of the bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr.bundle import load_bundle
+from asr.decoding.config import OF_PHONES
+from asr.evaluation.bootstrap import groups
+from asr.lexicon import Lexicon, PhoneTokenizer
+from asr.phones import INDEX, SILENCE, UNKNOWN
+from asr.training.schedule import Optimiser
+from recipes.cell_study.contenders import (
+    LOOKAHEAD,
+    NAMES,
+    OUTPUTS,
+    REFERENCE,
+    SUBSAMPLING,
+    encoder,
+    parameters,
+)
+from recipes.cell_study.corpus import FRONTEND, STEP, Corpus, Speech, load, save, streams
+from recipes.cell_study.table import figure
+from recipes.cell_study.train import PRIOR, RESULT, Hearing, Task, examples, judge, run, shares
+
+MELS = FRONTEND.mels
+
+
+def speech(count: int, seed: int) -> Speech:
+    """Utterances of 30 steps, "la" in each; feature 0 says the phone, feature 1 the step."""
+    random = np.random.default_rng(seed)
+    labels = np.full((count, 30, OUTPUTS), SILENCE, np.int8)
+    labels[:, 5:10], labels[:, 10:18] = INDEX["L"], INDEX["AA"]
+    labels[-1] = UNKNOWN if count > 1 and seed == 2 else labels[-1]
+    features = 0.1 * random.standard_normal((count * 30, SUBSAMPLING, MELS))
+    features[..., 0] += labels.reshape(-1, OUTPUTS)[:, :1]
+    features[..., 1] = np.arange(count * 30)[:, None]
+    starts = np.arange(0, count * 30 + 1, 30)
+    names = np.array([f"u{number}" for number in range(count)])
+    return Speech(
+        features.astype(np.float16),
+        labels.reshape(-1, OUTPUTS),
+        starts,
+        names,
+        np.array(["la"] * count),
+        names,
+    )
+
+
+@pytest.fixture
+def task() -> Task:
+    corpus = Corpus(speech(60, 1), speech(5, 2), np.zeros(MELS, np.float32), np.ones(MELS, np.float32))
+    tokenizer = PhoneTokenizer(Lexicon({"la": ["la"], "so": ["so"]}))
+    return Task(corpus, tokenizer, None, Optimiser(rate=1e-3, warmup=2), 8, OF_PHONES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contenders_have_as_many_parameters_as_the_first(name: str) -> None:
+    assert parameters(encoder(name)) == pytest.approx(parameters(REFERENCE), rel=0.02)
+
+
+def test_a_corpus_comes_back_from_its_file(task: Task, tmp_path: Path) -> None:
+    save(task.corpus, tmp_path / "corpus.npz")
+    back, given = load(tmp_path / "corpus.npz"), task.corpus
+    arrays = [[*each.train, *each.dev, each.mean, each.std] for each in (back, given)]
+    for got, expected in zip(*arrays, strict=True):
+        assert np.array_equal(got, expected) and got.dtype == expected.dtype
+
+
+def test_a_row_of_a_stream_goes_on_where_it_ended() -> None:
+    batches = streams(speech(12, 1), 3, 10, np.random.default_rng(0))
+    features, labels = zip(*(next(batches) for _ in range(12)), strict=True)
+    steps = (
+        torch.cat(features, 1)[:, ::SUBSAMPLING, 1].view(3, 120).round().long()
+    )  # its number, of each step
+    assert steps.flatten().sort().values.tolist() == list(range(360))  # an epoch has all
+    assert ((steps.diff() == 1) | (steps[:, 1:] % 30 == 0)).all()
+    assert (torch.cat(labels, 1)[:, :, 0] == torch.from_numpy(speech(12, 1).labels[:, 0])[steps]).all()
+
+
+def test_a_run_leaves_a_bundle_that_hears_what_was_judged(task: Task, tmp_path: Path) -> None:
+    run("gru", 1, task, tmp_path)
+    result = json.loads((tmp_path / RESULT).read_text())
+    assert len(result["errors"]) == 5 and len(result["curve"]) == 6
+    assert result["known"] == [52, 52, 52, 52, 0]
+    assert result["parameters"] == sum(each.numel() for each in Hearing("gru").parameters())
+
+    model = load_bundle(tmp_path).model
+    hearing = Hearing("gru").eval()
+    hearing.encoder.load_state_dict(model.encoder.state_dict())
+    phones = model.head.weight.unflatten(0, (OUTPUTS, -1))[:, [0, *range(2, 41)]]  # each phone's first token
+    bias = model.head.bias.unflatten(0, (OUTPUTS, -1))[:, [0, *range(2, 41)]]
+    bias = bias + PRIOR * shares(task.corpus.train).log()
+    hearing.phones.load_state_dict({"weight": phones.flatten(0, 1), "bias": bias.flatten()})
+    found = judge(hearing, task.corpus.dev)
+    assert (found.wrong, found.known) == (result["wrong"], result["known"])
+    features = torch.from_numpy(task.corpus.dev.features[:30]).float().flatten(0, 1)[None]
+    with torch.inference_mode():
+        encoded, _ = model.encoder(features, model.encoder.initial_state(1))
+        expected = model.drop_lookahead(model.logits(encoded).log_softmax(-1))[0]
+    (first, *_) = examples(found, task)
+    said = np.delete(np.stack([first.log_probs, expected.numpy()]), 1, -1)  # <unk> aside, which is never said
+    np.testing.assert_allclose(*said, atol=1e-4)
+    assert first.seconds == pytest.approx((30 - LOOKAHEAD) * STEP / FRONTEND.rate)
+
+    written = (tmp_path / RESULT).stat().st_mtime_ns
+    run("gru", 1, task, tmp_path)
+    assert (tmp_path / RESULT).stat().st_mtime_ns == written
+
+
+def test_contenders_are_compared_over_the_seeds_that_both_have() -> None:
+    def result(seed: int, errors: list[int]) -> dict:
+        return {"seed": seed, "errors": errors, "words": [10, 10]}
+
+    first, other = [result(1, [2, 2]), result(2, [4, 4])], [result(2, [3, 3])]
+    mgu, gru = (figure(own, first, "errors", "words", groups(["a", "b"])) for own in (first, other))
+    assert mgu.rate == 0.3 and gru.rate == 0.3
+    assert mgu.against is None and gru.against is not None
+    assert gru.against.difference == pytest.approx(-0.1)
