@@ -22,7 +22,7 @@ def main(trainings: list[Path], picture: Path) -> None:
         points = [json.loads(line) for line in training.read_text(encoding="utf-8").splitlines()]
         _draw(frames, points, "dev_frame_error", training.parent.name)
         _draw(losses, points, "dev_loss", training.parent.name)
-    frames.set(ylabel="dev frame error (%)", ylim=(0, None))
+    frames.set(ylabel="dev frame error (%)")
     losses.set(ylabel="dev loss (nats a frame or phone)")
     for axes in (frames, losses):
         axes.set_xlabel("minutes of the training")
