@@ -24,7 +24,7 @@ from asr.inspect.listen import listen
 from asr.models import add_model
 
 FORMATS = (".png", ".svg", ".pdf")
-MOST = 60.0  # seconds of a picture: an inch each
+MOST = 60.0  # seconds of a picture, which is 9,000 pixels wide then
 
 
 def main(argv: list[str] | None = None) -> int:
