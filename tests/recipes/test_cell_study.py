@@ -113,12 +113,19 @@ def test_a_run_leaves_a_bundle_that_hears_what_was_judged(task: Task, tmp_path: 
     assert (tmp_path / RESULT).stat().st_mtime_ns == written
 
 
-def test_contenders_are_compared_over_the_seeds_that_both_have() -> None:
-    def result(seed: int, errors: list[int]) -> dict:
-        return {"seed": seed, "errors": errors, "words": [10, 10]}
+def test_an_interval_is_as_wide_as_seeds_and_speakers_differ() -> None:
+    over = groups(["a", "a", "b", "b"])
 
-    first, other = [result(1, [2, 2]), result(2, [4, 4])], [result(2, [3, 3])]
-    mgu, gru = (figure(own, first, "errors", "words", groups(["a", "b"])) for own in (first, other))
-    assert mgu.rate == 0.3 and gru.rate == 0.3
-    assert mgu.against is None and gru.against is not None
-    assert gru.against.difference == pytest.approx(-0.1)
+    def result(seed: int, *errors: int) -> dict:
+        return {"seed": seed, "errors": errors, "words": [10, 10, 10, 10]}
+
+    first = [result(1, 2, 2, 4, 4), result(2, 2, 2, 4, 4)]  # 20 % of one speaker's words, 40 % of the other's
+    same = figure(first, first, "errors", "words", over)
+    assert same.rate == pytest.approx(0.3)
+    assert (same.interval.low, same.interval.high) == pytest.approx((0.2, 0.4))
+    assert (same.more, same.more_interval.low, same.more_interval.high) == pytest.approx((0, 0, 0))
+
+    worse = [result(1, 3, 3, 5, 5), result(3, 5, 5, 7, 7)]  # 10 and 30 points more, whoever speaks
+    found = figure(worse, first, "errors", "words", over)
+    assert found.more == pytest.approx(0.2)
+    assert (found.more_interval.low, found.more_interval.high) == pytest.approx((0.1, 0.3))
