@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from asr import audio
 from asr.align.ctm import read_ctm
@@ -88,15 +89,18 @@ def bundle_recogniser(args: argparse.Namespace, phrases: Mapping[str, Sequence[s
 def listening_in(model: CtcModel) -> Iterator[list[NDArray[np.float32]]]:
     """What the model puts out meanwhile, (T, V) a call: of one stream, all with its lookahead and padding."""
     outputs: list[NDArray[np.float32]] = []
+    step = model.step
 
-    def keep(_: object, __: object, output: Any) -> None:
-        outputs.append(output[0][0].numpy())
+    def keep(audio: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, rows = step(audio, rows)
+        outputs.append(log_probs[0].numpy())
+        return log_probs, rows
 
-    hook = model.register_forward_hook(keep)
+    model.step = keep  # type: ignore[method-assign]
     try:
         yield outputs
     finally:
-        hook.remove()
+        del model.step
 
 
 def forced_times(

@@ -59,7 +59,7 @@ done
 
 # 5. The trainings, what they recognise, and how long a step takes
 python -m recipes.cell_study.study --directory $exp "${@:2}"
-python -m recipes.cell_study.speed --output $exp/speed.json
+[ -f $exp/speed.json ] || python -m recipes.cell_study.speed --output $exp/speed.json
 
 # 6. Table and pictures
 python -m recipes.cell_study.table --directory $exp --pictures recipes/cell_study

@@ -2,9 +2,9 @@
 
     python -m recipes.cell_study.speed --output exp/cell-study/speed.json [--rounds 31]
 
-One thread. In each round every contender has a turn, and a ratio is the median of the ratios to the first
-one's turn of the same round. A training step is one of the study, 16 streams of 2 s, without the features; a
-streaming step is one frame of 40 ms of one stream through encoder and head, in torch.
+CPU time of one thread. In each round every contender has a turn, and a ratio is the median of the ratios to
+the first one's turn of the same round. A training step is one of the study, 16 streams of 2 s, without the
+features; a streaming step is one frame of 40 ms of one stream through encoder and head, in torch.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def measure(
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds + 1):
         for name, step in contenders.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return {name: turns[1:] for name, turns in seconds.items()}
 
 

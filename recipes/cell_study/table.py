@@ -125,6 +125,8 @@ def curves(
 ) -> None:
     """Dev frame errors, the mean of the seeds, against steps, or against the time that they take."""
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    if len(names) > 10:
+        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
     for name in names:
         if name in results:
             steps, errors = np.mean([each["curve"] for each in results[name]], 0).T

@@ -38,8 +38,8 @@ def test_every_combination_is_a_point(bundle: Path, manifest: Path, tmp_path: Pa
     assert main([*arguments, "--output", str(tmp_path / "curve.png"), "--vad", "off"]) == 0
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     document = json.loads((tmp_path / "curve.json").read_text())
-    assert document["options"] == ["--vad", "off"]
-    points = document["points"]
+    assert document["command"].endswith("--vad off")
+    points = document["rows"]
     assert [(point["chunk_ms"], point["beam"], point["wer"]) for point in points] == [(80, 1, 0), (640, 1, 0)]
     for point in points:
         interval = point["emission_p50_interval"]

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,9 @@ class Client:
     ) -> dict[str, object]:
         return {
             "committed": " ".join(word.text for word in words),
-            "words": [vars(word) for word in words],
+            "words": [asdict(word) for word in words],
             "tentative": " ".join(word.text for word in tentative),
-            "tentative_words": [vars(word) for word in tentative],
+            "tentative_words": [asdict(word) for word in tentative],
             "endpoints": [{"time": 9.0, "reason": "silence", "words": end} for end in ends],
             "heard": self.heard,
             "lag": 0.05,
@@ -606,7 +607,7 @@ def test_subtitles_are_cut_as_the_command_line_cuts_them(server: Running, visit:
             words.append(Word(text, now, now := now + random.random(), float(random.random())))
         ends = sorted(random.integers(1, len(words) + 1, 3).tolist())
         transcript = Transcript.of(words, ends=ends)
-        segments = [[vars(word) for word in segment] for segment in transcript.segments]
+        segments = [[asdict(word) for word in segment] for segment in transcript.segments]
         got = page.evaluate(
             "async segments => (await import('/page/transcript.js')).RENDER.srt(segments)", segments
         )
