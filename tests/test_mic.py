@@ -25,6 +25,7 @@ from asr.errors import UserError
 from asr.mic import main
 from asr.microphone import Device, Hear
 from asr.streaming import StreamingRecognizer
+from asr.transcript import Transcript
 from tests.conftest import signal
 
 HEADSET = Device(1, "Headset", "test", 16000, 1, default=True)
@@ -146,6 +147,13 @@ def test_overruns_are_told_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    accept = StreamingRecognizer.accept
+
+    def accept_slowly(self: StreamingRecognizer, samples: NDArray[np.float32]) -> Transcript:
+        time.sleep(0.05)  # meanwhile the fake says everything
+        return accept(self, samples)
+
+    monkeypatch.setattr(StreamingRecognizer, "accept", accept_slowly)
     monkeypatch.setattr(microphone, "HELD", 0.1)  # five of the fake's calls
     assert run(bundle, Fake(spoken, HEADSET, pause=0)) == 0
     err = capsys.readouterr().err
