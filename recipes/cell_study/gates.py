@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from matplotlib import pyplot
 from numpy.typing import NDArray
-from torch import Tensor
+from torch.nn.functional import pad
 
 from asr.bundle import load_bundle
 from asr.cells.gru import GRU
+from asr.inspect.gates import recorded
 from asr.model import CtcModel
 from recipes.cell_study.corpus import Speech
 
@@ -42,22 +43,17 @@ class Correlation(NamedTuple):
 @torch.inference_mode()
 def activations(model: CtcModel, speech: Speech) -> list[Gates]:
     """Of each layer of a model with cell gru."""
-    layers = [block.mgu for block in model.encoder.blocks]
-    found: dict[int, list[tuple[Tensor, Tensor]]] = {place: [] for place in range(len(layers))}
-
-    def keep(layer: GRU, arguments: tuple[Tensor, Tensor], results: tuple[Tensor, Tensor]) -> None:
-        (inputs, hidden), (outputs, _) = arguments, results
-        before = torch.cat([hidden.unsqueeze(1), outputs[:, :-1]], 1)
-        r, z = layer.gates(inputs, before)
-        found[layers.index(layer)].append((r[0], z[0]))
-
-    hooks = [layer.register_forward_hook(keep) for layer in layers]
-    for start, end in zip(speech.starts[:-1:EVERY], speech.starts[1::EVERY], strict=True):
-        features = torch.from_numpy(speech.features[start:end]).float().flatten(0, 1)
-        model.encoder(features.unsqueeze(0), model.encoder.initial_state(1))
-    for hook in hooks:
-        hook.remove()
-    return [Gates(*(torch.cat(each).numpy() for each in zip(*own, strict=True))) for own in found.values()]
+    layers: list[GRU] = [block.mgu for block in model.encoder.blocks]
+    with recorded(layers) as calls:
+        for start, end in zip(speech.starts[:-1:EVERY], speech.starts[1::EVERY], strict=True):
+            features = torch.from_numpy(speech.features[start:end]).float().flatten(0, 1)
+            model.encoder(features.unsqueeze(0), model.encoder.initial_state(1))
+    found = []
+    for layer in layers:
+        # each call is an utterance from its beginning, before which the state is zero
+        own = [layer.gates(inputs, pad(outputs[:, :-1], (0, 0, 1, 0))) for inputs, outputs in calls[layer]]
+        found.append(Gates(*(torch.cat(each, 1)[0].numpy() for each in zip(*own, strict=True))))
+    return found
 
 
 def correlation(gates: Gates) -> Correlation:

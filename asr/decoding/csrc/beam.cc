@@ -261,7 +261,7 @@ float Beam::heard(int32_t token) const {
   const int32_t twin = twins_[token];
   if (twin == token) return frame_log_probs_[token];
   const double both = log_add(frame_log_probs_[token], frame_log_probs_[twin]);
-  return static_cast<float>(std::min(both, 0.0));  // rounding
+  return static_cast<float>(std::min(both, 0.0));  // more than all is rounding, or no distribution
 }
 
 // The emissions of the best alignment that this token can follow.
