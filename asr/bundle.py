@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -93,9 +94,11 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
             f"{directory}: the model has {config.vocabulary} tokens, {tokens} has {tokenizer.vocabulary};"
             " put back the tokenizer that it was trained with"
         )
-    model = CtcModel(config, backend)
+    with torch.device("meta"):  # sizes without numbers, which would be drawn to be overwritten
+        model = CtcModel(config, backend)
     try:
-        model.load_state_dict(load_file(directory / WEIGHTS))
+        weights = load_file(directory / WEIGHTS)
+        model.load_state_dict({name: weights[name].float().clone() for name in weights}, assign=True)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -41,11 +41,12 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         self.fft = 1 << (config.window - 1).bit_length()
-        filters = melscale_fbanks(self.fft // 2 + 1, 20.0, config.rate / 2, config.mels, config.rate)
-        self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("taper", torch.hann_window(config.window), persistent=False)
-        self.register_buffer("mean", torch.zeros(config.mels))
-        self.register_buffer("std", torch.ones(config.mels))
+        with torch.device("cpu"):  # numbers, even in a model of sizes alone (`asr.bundle.load_bundle`)
+            filters = melscale_fbanks(self.fft // 2 + 1, 20.0, config.rate / 2, config.mels, config.rate)
+            self.register_buffer("filters", filters, persistent=False)
+            self.register_buffer("taper", torch.hann_window(config.window), persistent=False)
+            self.register_buffer("mean", torch.zeros(config.mels))
+            self.register_buffer("std", torch.ones(config.mels))
 
     @property
     def has_statistics(self) -> bool:

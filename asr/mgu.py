@@ -38,6 +38,8 @@ class MGU(nn.Module):
 
     def reset_parameters(self) -> None:
         """Lecun-normal input weights, orthogonal recurrent weights, forget bias one, other biases zero."""
+        if self.weight_hh.is_meta:  # where there are no numbers, orthogonal_ takes a second to do nothing
+            return
         nn.init.trunc_normal_(self.weight_ih, std=1 / math.sqrt(self.inputs))
         for gate in self.weight_hh.chunk(2):
             nn.init.orthogonal_(gate)

@@ -66,7 +66,7 @@ class Aligner:
             if self._decoder.lookup_word(word) is None:
                 self._pronounce(word)
         self._decoder.set_align_text(" ".join(words))
-        if not self._listen(samples):
+        if not self._listen(samples) or self._decoder.hyp() is None:
             return None
         found = timed_words((part.word, part.start_frame, part.end_frame) for part in self._decoder.seg())
         return found if [word.text for word in found] == list(words) else None
@@ -76,7 +76,10 @@ class Aligner:
         self._decoder.set_alignment()
         if not self._listen(samples):
             return None
-        phones = [phone for word in self._decoder.get_alignment() for phone in word]
+        words = self._decoder.get_alignment()  # hyp() would end the process: this search has none
+        if words is None:
+            return None
+        phones = [phone for word in words for phone in word]
         return [
             TimedWord(
                 phone.name if phone.name in INDEX else PHONES[SILENCE],  # +NOISE+ and the like
@@ -94,7 +97,7 @@ class Aligner:
             self._decoder.end_utt()
         except RuntimeError:  # all that it says; the reason goes to its log
             return False
-        return self._decoder.hyp() is not None
+        return True
 
     def _pronounce(self, word: str) -> None:
         self._espeak = self._espeak or Espeak()

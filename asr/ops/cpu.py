@@ -102,6 +102,16 @@ def _product(left: Tensor, right: Tensor, half: bool) -> Tensor:
     return (left.bfloat16() @ right.bfloat16()).float() if half else left @ right
 
 
+def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, half: bool) -> Tensor:
+    """inputs (N, D) @ weight.T (D, E) + bias (E). In float32 by oneDNN, as torch.compile does it: 5 to 30 %
+    faster than MKL, which `@` calls. For the weight gradients MKL is the faster one."""
+    if half or not inputs.numel() or not torch.backends.mkldnn.is_available():
+        product = _product(inputs, weight.T, half)
+        return product if bias is None else product.add_(bias)
+    linear: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return linear
+
+
 def _forward(
     inputs: Tensor,
     hidden: Tensor,
@@ -117,7 +127,7 @@ def _forward(
     )
     (batch, time, features), size = inputs.shape, hidden.shape[1]
     # C overwrites the projection with f and n.
-    projection = _product(inputs.reshape(batch * time, features), weight_ih.T, half).add_(bias)
+    projection = _linear(inputs.reshape(batch * time, features), weight_ih, bias, half)
     kept = product if keep and bias_hn is not None else None
     _call(
         loaded().mgu_forward,
@@ -170,7 +180,8 @@ def _backward(
         *(batch, time, size),
     )
     flat = grad_projection.view(batch * time, 2 * size)
-    before = torch.cat([hidden.unsqueeze(1), outputs], 1)[:, :time].reshape(batch * time, size)
+    before = torch.cat([hidden.unsqueeze(1), outputs[:, : max(time - 1, 0)]], 1)[:, :time]
+    before = before.reshape(batch * time, size)
     if grad_product is None:
         grad_weight_hh = _product(flat.T, before, half)
         grad_bias_hn = flat.new_empty(0)
@@ -180,7 +191,7 @@ def _backward(
         grad_weight_hh = torch.cat([forget, _product(recurrent.T, before, half)])
         grad_bias_hn = recurrent.sum(0)
     return (
-        _product(flat, weight_ih, half).view(batch, time, features),
+        _linear(flat, weight_ih.T, None, half).view(batch, time, features),
         grad_hidden,
         _product(flat.T, inputs.reshape(batch * time, features), half),
         grad_weight_hh,

@@ -39,7 +39,7 @@ from recipes.cell_study.corpus import FRONTEND, STEP, Corpus, Speech, streams
 STREAMS, STEPS = 16, 50  # of a batch: 16 times 2 s
 AFRESH = 0.2  # share of rows that begin in the zero state, as an utterance does
 MASKS = SpecAugment(time_masks=2, time_ratio=0.02, frequency_masks=2, frequency_width=10)
-CURVE = 6  # points of a learning curve ...
+CURVE = 12  # points of a learning curve ...
 CURVE_UTTERANCES = 60  # ... each on so many
 RESULT = "result.json"
 PRIOR = 0.6  # of a frame's posterior, what makes it a likelihood; hybrid systems take 1
@@ -196,6 +196,7 @@ def run(name: str, seed: int, task: Task, directory: Path) -> None:
         "name": name,
         "seed": seed,
         "steps": task.steps,
+        "rate": task.optimiser.rate,
         "parameters": sum(each.numel() for each in model.parameters()),
         "hidden": model.encoder.config.hidden,
         "seconds": seconds,

@@ -1,9 +1,13 @@
 """data_prep.reference_alignment: segments of PocketSphinx as words in seconds, and words it does not know."""
 
+from pathlib import Path
+
 import pytest
 
+from asr.data.phones import read_phone_times
 from asr.errors import UserError
 from asr.pronounce import ARPABET, arpabet
+from data_prep import demo, reference_alignment
 from data_prep.reference_alignment import TimedWord, ctm, timed_words
 
 
@@ -62,3 +66,21 @@ def test_espeak_pronounces_with_known_sounds() -> None:
     said = {word: arpabet(espeak.ipa(word, "en-us")) for word in ("quilter's", "shimerda", "moulded")}
     assert said["quilter's"] == "K W IH L T ER Z"
     assert all(said.values())
+
+
+def test_words_and_phones_of_speech_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pocketsphinx")
+    pytest.importorskip("espeakng_loader")
+    speakers = demo.plan(1, train_size=2, dev_size=2)[6:9]  # the last two of dev, the first of train
+    monkeypatch.setattr(demo, "plan", lambda *_, **__: speakers)
+    demo.main(["--output-dir", str(tmp_path), "--jobs", "1"])
+    words, phones = tmp_path / "words.ctm", tmp_path / "phones.ctm"
+    manifest = str(tmp_path / f"{demo.DEV}.jsonl.gz")
+    reference_alignment.main(["--cuts", manifest, "--output", str(words), "--phones", str(phones)])
+    lines = [line.split() for line in words.read_text().splitlines()]
+    said = [text for speaker in speakers[:2] for text in speaker.sentences]
+    assert " ".join(line[4] for line in lines) == " ".join(said)
+    assert {line[0] for line in lines} >= set(read_phone_times([phones])) > set()
+    first = next(line.split() for line in phones.read_text().splitlines() if "SIL" not in line)
+    (start,) = {line[2] for line in lines if line[0] == first[0]} & {first[2]}
+    assert float(start) > 0  # the first phone begins with the first word

@@ -25,8 +25,9 @@ from recipes.cell_study.contenders import (
     parameters,
 )
 from recipes.cell_study.corpus import FRONTEND, STEP, Corpus, Speech, load, save, streams
+from recipes.cell_study.study import RATES, best_rate
 from recipes.cell_study.table import figure
-from recipes.cell_study.train import PRIOR, RESULT, Hearing, Task, examples, judge, run, shares
+from recipes.cell_study.train import CURVE, PRIOR, RESULT, Hearing, Task, examples, judge, run, shares
 
 MELS = FRONTEND.mels
 
@@ -56,7 +57,7 @@ def speech(count: int, seed: int) -> Speech:
 def task() -> Task:
     corpus = Corpus(speech(60, 1), speech(5, 2), np.zeros(MELS, np.float32), np.ones(MELS, np.float32))
     tokenizer = PhoneTokenizer(Lexicon({"la": ["la"], "so": ["so"]}))
-    return Task(corpus, tokenizer, None, Optimiser(rate=1e-3, warmup=2), 8, OF_PHONES)
+    return Task(corpus, tokenizer, None, Optimiser(rate=1e-3, warmup=2), 24, OF_PHONES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,7 +87,7 @@ def test_a_row_of_a_stream_goes_on_where_it_ended() -> None:
 def test_a_run_leaves_a_bundle_that_hears_what_was_judged(task: Task, tmp_path: Path) -> None:
     run("gru", 1, task, tmp_path)
     result = json.loads((tmp_path / RESULT).read_text())
-    assert len(result["errors"]) == 5 and len(result["curve"]) == 6
+    assert len(result["errors"]) == 5 and len(result["curve"]) == CURVE
     assert result["known"] == [52, 52, 52, 52, 0]
     assert result["parameters"] == sum(each.numel() for each in Hearing("gru").parameters())
 
@@ -111,6 +112,14 @@ def test_a_run_leaves_a_bundle_that_hears_what_was_judged(task: Task, tmp_path: 
     written = (tmp_path / RESULT).stat().st_mtime_ns
     run("gru", 1, task, tmp_path)
     assert (tmp_path / RESULT).stat().st_mtime_ns == written
+
+
+def test_the_rate_is_the_best_of_all_contenders_together(tmp_path: Path) -> None:
+    (tmp_path / "rates").mkdir()
+    for name, errors in (("gru", (50.0, 52.0, 48.0)), ("lstm", (53.0, 50.0, 60.0))):
+        tried = {str(rate): error for rate, error in zip(RATES, errors, strict=True)}
+        (tmp_path / "rates" / f"{name}.json").write_text(json.dumps(tried))
+    assert best_rate(tmp_path) == RATES[1]
 
 
 def test_an_interval_is_as_wide_as_seeds_and_speakers_differ() -> None:

@@ -110,6 +110,7 @@ static void NAME(forward_tile)(int64_t rows, const Forward *job, int64_t row0, i
         __builtin_prefetch(gates + row * next_gates, 1);
         __builtin_prefetch(gates + row * next_gates + H, 1);
         __builtin_prefetch(outputs + row * next_outputs, 1);
+        if (job->product) __builtin_prefetch(job->product + ((row0 + row) * job->T + t) * H + first, 1);
     }
     V fs[MAX_ROWS], ns[MAX_ROWS];
     if (job->packed)
