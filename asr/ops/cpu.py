@@ -60,7 +60,7 @@ def library() -> ctypes.CDLL | str:
         return str(error)
     pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
-    loaded.mgu_backward.argtypes = [pointer] * 10 + [size] * 3 + [integer] * 2
+    loaded.mgu_backward.argtypes = [pointer] * 12 + [size] * 3 + [integer] * 2
     loaded.step_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer] * 2
     loaded.vad_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer]
     loaded.denominator.argtypes = [pointer] * 5 + [size] * 3 + [integer]
@@ -173,7 +173,8 @@ def _backward(
     grad_projection = torch.empty_like(gates)
     grad_product = None if product is None else torch.empty_like(product)
     grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    made = (grad_projection, grad_product, grad_hidden)
+    grad_bias, grad_bias_hn = hidden.new_empty(2 * size), hidden.new_empty(size)
+    made = (grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn)
     _call(
         loaded().mgu_backward,
         (weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final, *made),
@@ -184,18 +185,17 @@ def _backward(
     before = before.reshape(batch * time, size)
     if grad_product is None:
         grad_weight_hh = _product(flat.T, before, half)
-        grad_bias_hn = flat.new_empty(0)
+        grad_bias_hn = hidden.new_empty(0)
     else:
-        recurrent = grad_product.view(batch * time, size)
         forget = _product(flat[:, :size].T, before, half)
-        grad_weight_hh = torch.cat([forget, _product(recurrent.T, before, half)])
-        grad_bias_hn = recurrent.sum(0)
+        recurrent = _product(grad_product.view(batch * time, size).T, before, half)
+        grad_weight_hh = torch.cat([forget, recurrent])
     return (
         _linear(flat, weight_ih.T, None, half).view(batch, time, features),
         grad_hidden,
         _product(flat.T, inputs.reshape(batch * time, features), half),
         grad_weight_hh,
-        flat.sum(0),
+        grad_bias,
         grad_bias_hn,
     )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from asr.phones import PHONES
 from asr.training.memory import keep_freed_memory
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, adamw
+from benchmarks.common import machine, where
 from recipes.cell_study.contenders import NAMES, OUTPUTS, SUBSAMPLING
 from recipes.cell_study.corpus import FRONTEND
 from recipes.cell_study.train import STEPS, STREAMS, Hearing
@@ -95,8 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     keep_freed_memory()
     results = {
-        "machine": platform.processor() or platform.machine(),
-        "day": str(date.today()),
+        "machine": machine(),
+        "date": str(date.today()),
         "training": summary(measure(training, True, args.rounds), 1),
         "streaming": summary(measure(streaming, False, args.rounds), FRAMES),
     }
@@ -106,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"{words:<24}" + "".join(f"{each['milliseconds']:9.2f} ms ({each['ratio']:.2f})" for each in own)
         )
+    print(where())
     return 0
 
 

@@ -33,7 +33,7 @@ FIRST = "mgu"
 TIMED = [FIRST, "mgu_no_reset", "gru", "lstm"]  # against the time that they take
 HEADER = (
     "| | units | parameters | word errors (95 % interval) | against the MGU | frame errors | against the MGU"
-    " | of each seed | training step | streaming step |\n|---|---|---|---|---|---|---|---|---|---|"
+    " | of each seed | steps to {level} % | training step | streaming step |\n" + "|---" * 11 + "|"
 )
 Result = dict[str, Any]
 
@@ -99,13 +99,34 @@ def interval(values: NDArray[np.float64]) -> Interval:
     return Interval(float(low), float(high))
 
 
-def row(name: str, own: Contender, speed: dict[str, Any]) -> str:
+def curve(results: list[Result]) -> NDArray[np.float64]:
+    """The mean of the seeds: steps, and dev frame errors in percent, (2, N)."""
+    return np.mean([each["curve"] for each in results], 0).T
+
+
+def level(results: dict[str, list[Result]]) -> int:
+    """A frame error in percent that all contenders reach."""
+    return max(int(np.ceil(curve(own)[1].min())) for own in results.values())
+
+
+def steps_to(error: float, results: list[Result]) -> float:
+    """Between the points of the curve it is taken to be straight."""
+    steps, errors = curve(results)
+    after = int(np.argmax(errors <= error))
+    if after == 0:
+        return float(steps[0])
+    share = (errors[after - 1] - error) / (errors[after - 1] - errors[after])
+    return float(steps[after - 1] + share * (steps[after] - steps[after - 1]))
+
+
+def row(name: str, own: Contender, error: float, speed: dict[str, Any]) -> str:
     first = own.results[0]
     cells = [NAMES[name], first["hidden"], f"{first['parameters']:,}"]
     for found in (own.words, own.frames):
         low, high = 100 * found.interval.low, 100 * found.interval.high
         cells += [f"{100 * found.rate:.1f} % ({low:.1f} - {high:.1f})", "" if name == FIRST else more(found)]
     cells += [", ".join(f"{each['frame_error']:.1f}" for each in own.results)]
+    cells += [f"{steps_to(error, own.results):.0f}"]
     cells += [f"{speed[kind][name]['ratio']:.2f}" if speed else "" for kind in ("training", "streaming")]
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -129,7 +150,7 @@ def curves(
         axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
     for name in names:
         if name in results:
-            steps, errors = np.mean([each["curve"] for each in results[name]], 0).T
+            steps, errors = curve(results[name])
             seconds = speed["training"][name]["milliseconds"] / 1000 if speed else 1
             label = "GLU" if GATES[0] in names and name == FIRST else NAMES[name]
             axes.plot(seconds * steps, errors, marker="o", markersize=3, label=label)
@@ -177,11 +198,12 @@ def main(argv: list[str] | None = None) -> int:
             continue
         speakers = results[FIRST][0]["speakers"]
         judged[task] = judge(results, groups([None] * len(speakers) if alone else speakers))
+        error = level(results)
         for title, names in (("cells", CELLS), ("front-ends", [FIRST, *GATES])):
-            print(f"\n{task}, {title}\n\n{HEADER}")
+            print(f"\n{task}, {title}\n\n{HEADER.format(level=error)}")
             for name in names:
                 if name in judged[task]:
-                    print(row(name, judged[task][name], speed))
+                    print(row(name, judged[task][name], error, speed))
             curves(results, names, args.pictures / f"{task}-{title}.png")
         if task == "speech" and speed:
             curves(results, TIMED, args.pictures / "speech-time.png", speed)

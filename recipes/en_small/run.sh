@@ -33,7 +33,7 @@ if [ ! -f $exp/lexicon.txt ]; then
     python -m data_prep.lexicon --text $data/transcripts.txt $data/books.txt.xz --cuts $speech --output $exp/lexicon.txt
 fi
 
-# 3. When the phones were said, by PocketSphinx; each 20 minutes of speech takes it one
+# 3. When the phones were said, by PocketSphinx: a minute for half an hour of speech
 for set in train dev; do
     [ $set = train ] && cuts=$speech || cuts=$dev
     [ -f $exp/$set.phones.ctm ] || python -m data_prep.reference_alignment --cuts $cuts --output $exp/$set.ctm \

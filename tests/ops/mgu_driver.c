@@ -60,10 +60,10 @@ static int check(int64_t B, int64_t T, int64_t H, int reset_gate, int threads, i
     float *product = reset_gate ? fill(B * T * H, 0) : NULL, *outputs = fill(B * T * H, 0);
     float *by = fill(B * T * H, 1), *by_final = fill(B * H, 1), *expected = fill(B * T * H, 0);
     float *grad_projection = fill(B * T * 2 * H, 0), *grad_product = reset_gate ? fill(B * T * H, 0) : NULL;
-    float *grad_hidden = fill(B * H, 0);
+    float *grad_hidden = fill(B * H, 0), *grad_bias = fill(2 * H, 0), *grad_bias_hn = fill(H, 0);
     int bad = mgu_forward(weight, bias_hn, hidden, gates, product, outputs, B, T, H, 1, threads, kind);
     bad |= mgu_backward(weight, hidden, gates, product, outputs, by, by_final, grad_projection, grad_product,
-                        grad_hidden, B, T, H, threads, kind);
+                        grad_hidden, grad_bias, grad_bias_hn, B, T, H, threads, kind);
     plain(weight, bias_hn, hidden, projection, by, by_final, expected, B, T, H);
     for (int64_t i = 0; i < B * T * H; i++) bad |= !(fabsf(outputs[i] - expected[i]) < 1e-4f);
     for (int probe = 0; probe < 6 && B > 0; probe++) { /* a few single values moved both ways */
@@ -81,11 +81,20 @@ static int check(int64_t B, int64_t T, int64_t H, int reset_gate, int threads, i
         bad |= !(fabs(slope - gradient[at]) < 1e-3 * (1 + fabs(slope)));
         uniform();
     }
+    for (int64_t i = 0; i < 2 * H; i++) {
+        double sum = 0, sum_hn = 0;
+        for (int64_t row = 0; row < B * T; row++) {
+            sum += grad_projection[row * 2 * H + i];
+            if (reset_gate && i < H) sum_hn += grad_product[row * H + i];
+        }
+        bad |= !(fabs(sum - grad_bias[i]) < 1e-4 * (1 + fabs(sum)));
+        if (reset_gate && i < H) bad |= !(fabs(sum_hn - grad_bias_hn[i]) < 1e-4 * (1 + fabs(sum_hn)));
+    }
     if (bad)
         printf("B %d T %d H %d reset gate %d threads %d kind %d: wrong\n", (int)B, (int)T, (int)H, reset_gate,
                threads, kind);
     float *all[] = {weight,  bias_hn,  hidden,          projection,   gates,      product, outputs, by, by_final,
-                    expected, grad_projection, grad_product, grad_hidden};
+                    expected, grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
     return bad;
 }

@@ -26,7 +26,7 @@ from recipes.cell_study.contenders import (
 )
 from recipes.cell_study.corpus import FRONTEND, STEP, Corpus, Speech, load, save, streams
 from recipes.cell_study.study import RATES, best_rate
-from recipes.cell_study.table import figure
+from recipes.cell_study.table import figure, level, steps_to
 from recipes.cell_study.train import CURVE, PRIOR, RESULT, Hearing, Task, examples, judge, run, shares
 
 MELS = FRONTEND.mels
@@ -138,3 +138,11 @@ def test_an_interval_is_as_wide_as_seeds_and_speakers_differ() -> None:
     found = figure(worse, first, "errors", "words", over)
     assert found.more == pytest.approx(0.2)
     assert (found.more_interval.low, found.more_interval.high) == pytest.approx((0.1, 0.3))
+
+
+def test_steps_to_an_error_are_read_off_the_mean_of_the_seeds() -> None:
+    slow = [{"curve": [[100, 60.0], [200, 40.0]]}, {"curve": [[100, 60.0], [200, 44.0]]}]  # ends at 42
+    fast = [{"curve": [[100, 50.0], [200, 30.5]]}]
+    assert level({"slow": slow, "fast": fast}) == 42
+    assert steps_to(51, slow) == pytest.approx(150)
+    assert steps_to(51, fast) == 100

@@ -33,6 +33,7 @@
 /* Rows row0 .. row1 in `blocks` blocks of nearly equal size, and panels panel0 .. panel1. */
 typedef struct {
     int64_t row0, row1, blocks, panel0, panel1;
+    float *bias_sums; /* (3, padded): gradients of the biases of f, of n, and of W_n h, by these rows */
 } Part;
 
 typedef struct {
@@ -55,6 +56,7 @@ typedef struct {
     const float *packed;
     float *scratch[2]; /* (B, stride): gradients of the two recurrent products of a step, each padded */
     float *kept;       /* (B, padded): f * dh, the part of dh that skips the products */
+    float *bias_sums;  /* (threads, 3, padded), as in Part */
     const float *hidden, *gates, *product, *outputs, *grad_outputs, *grad_final;
     float *grad_projection, *grad_product, *grad_hidden; /* (B, T, 2H), (B, T, H), (B, H) */
 } Backward;
@@ -177,7 +179,8 @@ static void work(Team *team, int thread, int threads)
             pack_backward(team->weight, team->packed + panel * backward->panel_size, backward->H, backward->padded,
                           kernels->lanes, panel);
     }
-    Part part = {0, team->rows, 0, 0, team->panels};
+    Part part = {0, team->rows, 0, 0, team->panels, NULL};
+    if (backward) part.bias_sums = backward->bias_sums + thread * 3 * backward->padded;
     if (team->share_rows) {
         part.row0 = team->rows * thread / threads;
         part.row1 = team->rows * (thread + 1) / threads;
@@ -281,12 +284,15 @@ EXPORT int mgu_forward(const float *weight, const float *bias_hn, const float *h
 }
 
 /* From the forward's values and the gradients of outputs and final state, the gradients of the projection, of
- * W_n h + b_hn (with the reset gate; product and grad_product are NULL without) and of the first state. */
+ * W_n h + b_hn (with the reset gate; product and grad_product are NULL without), of the first state, and of the
+ * biases: of f and n (2H), and of W_n h (H). */
 EXPORT int mgu_backward(const float *weight, const float *hidden, const float *gates, const float *product,
                         const float *outputs, const float *grad_outputs, const float *grad_final,
-                        float *grad_projection, float *grad_product, float *grad_hidden, int64_t B, int64_t T,
-                        int64_t H, int threads, int kind)
+                        float *grad_projection, float *grad_product, float *grad_hidden, float *grad_bias,
+                        float *grad_bias_hn, int64_t B, int64_t T, int64_t H, int threads, int kind)
 {
+    memset(grad_bias, 0, sizeof(float) * (size_t)(2 * H));
+    memset(grad_bias_hn, 0, sizeof(float) * (size_t)H);
     if (B == 0 || H == 0) return 0;
     if (T == 0) {
         memcpy(grad_hidden, grad_final, sizeof(float) * (size_t)(B * H));
@@ -301,13 +307,24 @@ EXPORT int mgu_backward(const float *weight, const float *hidden, const float *g
     job.panel_size = 2 * kernels->lanes * 2 * job.padded;
     Team team = {.kernels = kernels, .backward = &job, .weight = weight, .rows = B,
                  .panels = ceil_div(H, 2 * kernels->lanes)};
-    float *memory = allocate(team.panels * job.panel_size + B * (2 * job.stride + job.padded));
+    threads = plan(&team, threads, T, 2 * job.padded);
+    float *memory =
+        allocate(team.panels * job.panel_size + B * (2 * job.stride + job.padded) + threads * 3 * job.padded);
     if (!memory) return 1;
     job.packed = team.packed = memory;
     job.scratch[0] = memory + team.panels * job.panel_size;
     job.scratch[1] = job.scratch[0] + B * job.stride;
     job.kept = job.scratch[1] + B * job.stride;
-    run_team(&team, plan(&team, threads, T, 2 * job.padded));
+    job.bias_sums = job.kept + B * job.padded;
+    run_team(&team, threads);
+    for (int thread = 0; thread < threads; thread++) {
+        const float *sums = job.bias_sums + thread * 3 * job.padded;
+        for (int64_t unit = 0; unit < H; unit++) {
+            grad_bias[unit] += sums[unit];
+            grad_bias[H + unit] += sums[job.padded + unit];
+            grad_bias_hn[unit] += sums[2 * job.padded + unit];
+        }
+    }
     free(memory);
     return 0;
 }

@@ -140,9 +140,10 @@ static void NAME(forward_tile)(int64_t rows, const Forward *job, int64_t row0, i
     }
 }
 
-/* From dh, the gradient of the state after step t, everything of step t that is no product. */
+/* From dh, the gradient of the state after step t, everything of step t that is no product; the gradients of the
+ * three biases are added up. */
 INLINE void NAME(backward_gates)(const Backward *job, int64_t row, int64_t t, int64_t unit, int count, V dh,
-                                 float *recurrent)
+                                 float *recurrent, V *biases)
 {
     const int64_t H = job->H, here = row * job->T + t;
     const float *gate = job->gates + here * 2 * H + unit;
@@ -160,11 +161,17 @@ INLINE void NAME(backward_gates)(const Backward *job, int64_t row, int64_t t, in
     *(V *)(recurrent + unit) = df;
     *(V *)(recurrent + job->padded + unit) = dproduct;
     *(V *)(job->kept + row * job->padded + unit) = dh * f;
+    biases[0] += df, biases[1] += dn, biases[2] += dproduct;
+}
+
+INLINE void NAME(add)(const Backward *job, int64_t unit, const V *biases, float *bias_sums)
+{
+    UNROLL for (int i = 0; i < 3; i++) *(V *)(bias_sums + i * job->padded + unit) += biases[i];
 }
 
 /* The gradient of the state before step t, and with it step t - 1: `rows` rows, two vectors of units. */
 static void NAME(backward_tile)(int64_t rows, const Backward *job, int64_t row0, int64_t t, int64_t panel,
-                                const float *recurrent, float *next)
+                                const float *recurrent, float *next, float *bias_sums)
 {
     const int64_t H = job->H, first = panel * 2 * LANES;
     if (t) for (int64_t row = 0; row < rows; row++) {
@@ -187,6 +194,7 @@ static void NAME(backward_tile)(int64_t rows, const Backward *job, int64_t row0,
         const int64_t unit = first + half * LANES;
         if (unit >= H) break;
         const int count = unit + LANES <= H ? LANES : (int)(H - unit);
+        V biases[3] = {{0}};
         for (int64_t row = 0; row < rows; row++) {
             const int64_t b = row0 + row;
             V dh = sums[half][row] + *(const V *)(job->kept + b * job->padded + unit);
@@ -194,9 +202,10 @@ static void NAME(backward_tile)(int64_t rows, const Backward *job, int64_t row0,
                 NAME(store)(job->grad_hidden + b * H + unit, dh, count);
             } else {
                 dh += NAME(load)(job->grad_outputs + (b * job->T + t - 1) * H + unit, count);
-                NAME(backward_gates)(job, b, t - 1, unit, count, dh, next + row * job->stride);
+                NAME(backward_gates)(job, b, t - 1, unit, count, dh, next + row * job->stride, biases);
             }
         }
+        NAME(add)(job, unit, biases, bias_sums);
     }
 }
 
@@ -204,25 +213,28 @@ static void NAME(backward_tile)(int64_t rows, const Backward *job, int64_t row0,
 static void NAME(backward_last)(const Backward *job, const Part *part)
 {
     const int64_t H = job->H, t = job->T - 1;
-    for (int64_t row = part->row0; row < part->row1; row++)
-        for (int64_t unit = part->panel0 * 2 * LANES; unit < part->panel1 * 2 * LANES && unit < H; unit += LANES) {
-            const int count = unit + LANES <= H ? LANES : (int)(H - unit);
+    for (int64_t unit = part->panel0 * 2 * LANES; unit < part->panel1 * 2 * LANES && unit < H; unit += LANES) {
+        const int count = unit + LANES <= H ? LANES : (int)(H - unit);
+        V biases[3] = {{0}};
+        for (int64_t row = part->row0; row < part->row1; row++) {
             const V dh = NAME(load)(job->grad_outputs + (row * job->T + t) * H + unit, count) +
                          NAME(load)(job->grad_final + row * H + unit, count);
-            NAME(backward_gates)(job, row, t, unit, count, dh, job->scratch[t & 1] + row * job->stride);
+            NAME(backward_gates)(job, row, t, unit, count, dh, job->scratch[t & 1] + row * job->stride, biases);
         }
+        NAME(add)(job, unit, biases, part->bias_sums);
+    }
 }
 
 /* All tiles of one step. A panel of weights serves every row before the next panel is read, and steps go through the
  * panels to and fro: what was read last is still in the cache, though all of the weights may not fit. */
-#define STEP(TILE)                                                                                   \
-    for (int64_t i = part->panel0; i < part->panel1; i++) {                                          \
-        const int64_t panel = t & 1 ? part->panel0 + part->panel1 - 1 - i : i;                       \
-        for (int64_t row = part->row0, blocks = part->blocks, rows; row < part->row1; row += rows) { \
-            rows = ceil_div(part->row1 - row, blocks);                                               \
-            blocks--;                                                                                \
-            TILE(rows, job, row, t, panel, from + row * job->stride, to + row * job->stride);        \
-        }                                                                                            \
+#define STEP(TILE, ...)                                                                                \
+    for (int64_t i = part->panel0; i < part->panel1; i++) {                                            \
+        const int64_t panel = t & 1 ? part->panel0 + part->panel1 - 1 - i : i;                         \
+        for (int64_t row = part->row0, blocks = part->blocks, rows; row < part->row1; row += rows) {   \
+            rows = ceil_div(part->row1 - row, blocks);                                                 \
+            blocks--;                                                                                  \
+            TILE(rows, job, row, t, panel, from + row * job->stride, to + row * job->stride __VA_ARGS__); \
+        }                                                                                              \
     }
 
 static void NAME(forward)(const Forward *job, const Part *part, Barrier *barrier)
@@ -242,7 +254,7 @@ static void NAME(backward)(const Backward *job, const Part *part, Barrier *barri
         if (barrier) barrier_wait(barrier);
         const float *from = job->scratch[t & 1];
         float *to = job->scratch[~t & 1];
-        STEP(NAME(backward_tile))
+        STEP(NAME(backward_tile), , part->bias_sums)
     }
 }
 
