@@ -4,7 +4,7 @@
 #   recipes/cell_study/run.sh CORPORA [OPTIONS]     a directory with LibriSpeech/ (train-clean-5, dev-clean) and fsdd/
 #
 # It needs PocketSphinx for the alignment: pip install pocketsphinx. Each stage skips what is there; OPTIONS are those of
-# recipes.cell_study.study (--jobs 2 --steps 2000).
+# recipes.cell_study.study (--jobs 2 --steps 1500).
 set -euo pipefail
 corpora=$(realpath "${1:?a directory of corpora; see recipes/cell_study/README.md}")
 cd "$(dirname "$0")/../.."

@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         "--jobs", type=at_least(1, int), default=os.cpu_count(), help="trainings at a time, a thread each"
     )
     parser.add_argument(
-        "--steps", type=at_least(240, int), default=2000, help="of a training on speech; on digits a tenth"
+        "--steps", type=at_least(240, int), default=1500, help="of a training on speech; on digits a tenth"
     )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="CONTENDER")
