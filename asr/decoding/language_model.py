@@ -161,7 +161,7 @@ class PronouncedModel:
     def __init__(self, lexicon: Lexicon, model: LanguageModel | None) -> None:
         self.model, self._lexicon = model, lexicon  # the model has to live as long
         self._words: dict[str, tuple[str, ...]] = {}
-        lines = [f"{way} {word}\n" for word, ways in lexicon.ways.items() for way in ways]
+        lines = (f"{way} {word}\n" for word, ways in lexicon.ways.items() for way in ways)
         text = "".join(lines).encode()
         words = None if model is None else model.handle
         self.handle = checked(library().asr_lm_pronounced, words, text, len(text))

@@ -1,6 +1,6 @@
 """All trainings of the study: contenders and seeds, on speech and on digits, several beside each other.
 
-    python -m recipes.cell_study.study --directory exp/cell-study [--jobs 2] [--steps 1000] [--only gru lstm]
+    python -m recipes.cell_study.study --directory exp/cell-study [--jobs 2] [--steps 1500] [--only gru lstm]
 
 Each contender first tries every one of RATES for a few steps on speech; all train with what is best in the
 mean. (So short a trial does not tell which is best for one of them: differences are as large as chance makes
