@@ -127,7 +127,7 @@ class Block(nn.Module):
         self.mgu = recurrent_layer(config, backend)  # so it is called in bundles, whatever the cell
         same = config.hidden == config.width
         self.projection = nn.Identity() if same else nn.Linear(config.hidden, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout1d(config.dropout)
 
     def initial_state(self, batch_size: int) -> BlockState:
         waiting = self.norm.weight.new_zeros(batch_size, *self.lookahead.weight.shape)
@@ -137,7 +137,8 @@ class Block(nn.Module):
         """frames (B, T, C) -> (B, T, C) delayed by the block's lookahead."""
         frames, waiting = self.lookahead(frames, state.lookahead)
         outputs, hidden = self.mgu(self.norm(frames), state.hidden)
-        return frames + self.dropout(self.projection(outputs)), BlockState(waiting, hidden)
+        kept = self.dropout(self.projection(outputs).mT).mT  # a channel is dropped for the whole utterance
+        return frames + kept, BlockState(waiting, hidden)
 
 
 class Encoder(nn.Module):

@@ -31,7 +31,7 @@ from asr.training.command import build
 from asr.training.denominator import bigram, log_denominator
 from asr.training.memory import keep_freed_memory
 from asr.training.module import CtcTraining, measure_statistics
-from asr.training.schedule import adamw
+from asr.training.schedule import make_optimiser
 from benchmarks.common import add_output, check_output, cpu, write_json
 
 REST = "norms, projections, lookahead"
@@ -84,7 +84,7 @@ class Bench:
 
     def __init__(self, module: CtcTraining, device: torch.device, half: bool) -> None:
         self.module, self.device, self.half = module.to(device).train(), device, half
-        self.optimiser = adamw(module.parameters(), module.optimiser, fused=device.type == "cpu")
+        self.optimiser = make_optimiser(module.parameters(), module.optimiser, fused=device.type == "cpu")
         self.averages = [parameter.detach().clone() for parameter in module.parameters()]
         self.ema = Ema()
         self.updates = 0

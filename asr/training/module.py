@@ -32,7 +32,7 @@ from asr.state import leaves, map_state, with_leaves
 from asr.text import Tokenizer
 from asr.training.denominator import bigram, log_denominator
 from asr.training.penalty import penalties
-from asr.training.schedule import Optimiser, adamw, schedule
+from asr.training.schedule import Optimiser, make_optimiser, schedule
 
 STATISTICS_UTTERANCES = 200
 
@@ -73,7 +73,7 @@ class CtcTraining(LightningModule):
         encoder: sizes of the network.
         outputs: distributions over the tokens a frame of the encoder, which phones can be shorter than.
         frontend: of the features.
-        optimiser: AdamW and its schedule.
+        optimiser: Muon or AdamW, and its schedule.
         spec_augment: masks on the features while training.
         backend: of the MGU recurrence.
         init_from: a bundle to start from, weights and feature statistics; sizes and tokenizer must agree.
@@ -301,9 +301,10 @@ class CtcTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         # Lightning refuses to clip the gradients of a fused optimiser in mixed precision
-        optimiser = adamw(self.parameters(), self.optimiser, fused="mixed" not in str(self.trainer.precision))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(self.optimiser, self._steps()))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        fused = "mixed" not in str(self.trainer.precision)
+        steps = make_optimiser(self.parameters(), self.optimiser, fused)
+        rate = torch.optim.lr_scheduler.LambdaLR(steps, schedule(self.optimiser, self._steps()))
+        return {"optimizer": steps, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def _steps(self) -> int:
         """Optimiser steps of the whole training, a function of the config: resuming changes nothing."""

@@ -10,16 +10,21 @@ from typing import Literal
 import torch
 from torch import nn
 
+from asr.training.muon import Muon
+
 
 @dataclass(frozen=True)
 class Optimiser:
-    """AdamW with a linear warm-up.
+    """Muon, or AdamW, with a linear warm-up.
 
+    method: muon turns the steps of matrices into orthogonal ones, which takes fewer of them, and a few
+    hundredths of a second for each (asr.training.muon).
     rate: the highest learning rate, reached after `warmup` steps. decay: from there a half cosine down to
     `floor` * rate at step `steps`, or the inverse square root of the step. steps: null takes
     trainer.max_steps, or trainer.max_epochs times the batches of an epoch. weight_decay: on matrices alone.
     """
 
+    method: Literal["adamw", "muon"] = "adamw"
     rate: float = 2e-3
     warmup: int = 500
     decay: Literal["cosine", "inverse_sqrt"] = "cosine"
@@ -43,8 +48,13 @@ def schedule(config: Optimiser, steps: int) -> Callable[[int], float]:
     return factor
 
 
-def adamw(parameters: Iterable[nn.Parameter], config: Optimiser, fused: bool = True) -> torch.optim.AdamW:
+def make_optimiser(
+    parameters: Iterable[nn.Parameter], config: Optimiser, fused: bool = True
+) -> torch.optim.Optimizer:
+    """fused: whether AdamW may be the one that torch says is the fastest."""
     parameters = list(parameters)
+    if config.method == "muon":
+        return Muon(parameters, config.rate, weight_decay=config.weight_decay, betas=config.betas)
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},

@@ -24,7 +24,7 @@ from asr.cli import at_least, run
 from asr.phones import PHONES
 from asr.training.memory import keep_freed_memory
 from asr.training.penalty import penalties
-from asr.training.schedule import Optimiser, adamw
+from asr.training.schedule import Optimiser, make_optimiser
 from benchmarks.common import machine, where
 from recipes.cell_study.contenders import NAMES, OUTPUTS, SUBSAMPLING
 from recipes.cell_study.corpus import FRONTEND
@@ -34,7 +34,7 @@ FRAMES = 20  # of a turn at streaming
 
 
 def training(model: Hearing) -> Callable[[], None]:
-    optimiser = adamw(model.parameters(), Optimiser())
+    optimiser = make_optimiser(model.parameters(), Optimiser())
     features = torch.randn(STREAMS, STEPS * SUBSAMPLING, FRONTEND.mels)
     labels = torch.randint(len(PHONES), (STREAMS * STEPS * OUTPUTS,))
     state = model.encoder.initial_state(STREAMS)

@@ -28,6 +28,7 @@ from asr.cli import at_least
 from asr.cli import run as run_command
 from asr.decoding.config import OF_PHONES
 from asr.decoding.language_model import LanguageModel
+from asr.evaluation.results import write_text
 from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.training.memory import keep_freed_memory
 from asr.training.schedule import Optimiser
@@ -75,7 +76,7 @@ def try_rates(name: str, directory: Path, steps: int) -> None:
     ends = [train(name, TRIAL_SEED, with_rate(task, rate))[1][-1] for rate in RATES]
     path.parent.mkdir(exist_ok=True)
     found = {str(rate): error for rate, (_, error) in zip(RATES, ends, strict=True)}
-    path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(found) + "\n")
 
 
 def best_rate(directory: Path) -> float:

@@ -27,12 +27,13 @@ from asr.data.augment import SpecAugment, spec_augment
 from asr.decoding.config import DecodingConfig
 from asr.decoding.language_model import LanguageModel
 from asr.encoder import Encoder, EncoderState
+from asr.evaluation.results import write_text
 from asr.lexicon import PhoneTokenizer
 from asr.model import CtcModel, ModelConfig
 from asr.phones import PHONES, SILENCE, UNKNOWN
 from asr.state import map_state
 from asr.training.penalty import penalties
-from asr.training.schedule import Optimiser, adamw, schedule
+from asr.training.schedule import Optimiser, make_optimiser, schedule
 from recipes.cell_study.contenders import LOOKAHEAD, OUTPUTS, SUBSAMPLING, encoder
 from recipes.cell_study.corpus import FRONTEND, STEP, Corpus, Speech, streams
 
@@ -88,7 +89,7 @@ def train(name: str, seed: int, task: Task) -> tuple[Hearing, list[tuple[int, fl
     torch.manual_seed(seed)
     masks = torch.Generator().manual_seed(seed)
     model = Hearing(name)
-    optimiser = adamw(model.parameters(), task.optimiser)
+    optimiser = make_optimiser(model.parameters(), task.optimiser)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(task.optimiser, task.steps))
     batches = streams(task.corpus.train, STREAMS, STEPS, np.random.default_rng(seed))
     zeros = state = model.encoder.initial_state(STREAMS)
@@ -210,5 +211,4 @@ def run(name: str, seed: int, task: Task, directory: Path) -> None:
         "speakers": [each.speaker for each in decoded.examples],
     }
     save_bundle(directory, replace(bundle, language_model=None))
-    (directory / f"{RESULT}.partial").write_text(json.dumps(result) + "\n", encoding="utf-8")
-    (directory / f"{RESULT}.partial").replace(directory / RESULT)
+    write_text(directory / RESULT, json.dumps(result) + "\n")

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # The model that comes with the package, from corpora to bundle: 18 hours of speech, a lexicon, and text.
 #
-#   recipes/en_small/run.sh CORPORA      a directory with LibriSpeech/, commonvoice1/, ..., noise/, and lm/
+#   recipes/en_small/run.sh CORPORA [OPTIONS]      a directory with LibriSpeech/, commonvoice1/, ..., noise/, and lm/
+#
+# OPTIONS are those of asr train, for both trainings. UNTIL=3 ends before them and UNTIL=6 behind them: the README says how
+# they are carried to another machine.
 #
 # It needs PocketSphinx for the lexicon and the first alignment: pip install pocketsphinx. Each stage skips what is
 # there, and training goes on where it was stopped. On two CPU cores the two trainings take about two and a half hours.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 corpora=${1:?a directory of corpora; see recipes/en_small/README.md}
+options=("${@:2}") until=${UNTIL:-9}
 data=data/en-small exp=exp/en-small
 export OMP_WAIT_POLICY=passive # threads that spin at barriers starve the data loader
 mkdir -p $data $exp
@@ -39,9 +43,10 @@ for set in train dev; do
     [ -f $exp/$set.phones.ctm ] || python -m data_prep.reference_alignment --cuts $cuts --output $exp/$set.ctm \
         --phones $exp/$set.phones.ctm
 done
+[ "$until" -gt 3 ] || exit 0
 
 train() { # STAGE, what differs from the config
-    [ -d $exp/$1/bundle ] || asr train --config configs/en-small.yaml --trainer.default_root_dir $exp/$1 --ckpt_path last "${@:2}"
+    [ -d $exp/$1/bundle ] || asr train --config configs/en-small.yaml --trainer.default_root_dir $exp/$1 --ckpt_path last "${@:2}" "${options[@]}"
 }
 
 # 4. The phones, frame by frame
@@ -55,6 +60,7 @@ train phones --model.init_from null --data.phones "[$exp/train.phones.ctm,$exp/d
 
 # 6. Sequences of phones: the right one against its rivals
 train mmi
+[ "$until" -gt 6 ] || exit 0
 
 # 7. Language model, at most 20 MB, and the settings of decoding
 [ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --prune 1 0 0 0 --prune-entropy 7e-8 \

@@ -19,7 +19,7 @@ from asr.training.checkpoint import average
 from asr.training.denominator import bigram
 from asr.training.module import CtcTraining, Objective, measure_statistics
 from asr.training.penalty import penalties
-from asr.training.schedule import Optimiser, adamw, schedule
+from asr.training.schedule import Optimiser, make_optimiser, schedule
 from tests.conftest import signal
 from tests.training.conftest import LEXICON
 
@@ -119,7 +119,7 @@ def test_the_inverse_square_root_halves_when_steps_quadruple() -> None:
 
 def test_weight_decay_spares_biases_and_gains() -> None:
     layer = nn.Sequential(nn.Linear(3, 3), nn.RMSNorm(3))
-    decayed, spared = adamw(layer.parameters(), Optimiser(weight_decay=0.1)).param_groups
+    decayed, spared = make_optimiser(layer.parameters(), Optimiser(weight_decay=0.1)).param_groups
     assert [parameter.dim() for parameter in decayed["params"]] == [2]
     assert decayed["weight_decay"] == 0.1
     assert [parameter.dim() for parameter in spared["params"]] == [1, 1]
