@@ -6,17 +6,22 @@ would have drawn. B batch, S samples, T feature frames, M mel bands.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.data.manifest import load_audio, load_cuts
+
+MP3_KBPS = (8, 160)  # of MPEG-2 layer III: rates of 16 to 24 kHz
+MP3_DELAY = 1105  # samples: 576 of LAME's, 529 of any decoder's
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Augmentation:
     rooms, room_share: such a share is heard through one of these manifests' impulse responses.
     cutoff_hz, cutoff_share: such a share loses all above a frequency drawn from the range, as MP3 and
     telephones take it away.
+    codec_kbps, codec_share: such a share has been an MP3 of a bit rate drawn from the range, in kbit/s. It
+    takes a second of computing for 150 of speech.
     equaliser_db, equaliser_share: such a share goes through a microphone whose gain at each octave is drawn
     from this many dB down to this many up (FilterAugment, arXiv 2110.03282, on the waveform).
     """
@@ -41,6 +48,8 @@ class Augmentation:
     room_share: float = 0.0
     cutoff_hz: tuple[float, float] = (3500.0, 7500.0)
     cutoff_share: float = 0.0
+    codec_kbps: tuple[float, float] = (16.0, 48.0)
+    codec_share: float = 0.0
     equaliser_db: float = 10.0
     equaliser_share: float = 0.0
 
@@ -99,6 +108,8 @@ def perturb(
     if config.equaliser_share and rng.random() < config.equaliser_share:
         gains = rng.uniform(-config.equaliser_db, config.equaliser_db, len(octaves(target_rate)))
         samples = equalise(samples, target_rate, gains)
+    if config.codec_share and rng.random() < config.codec_share:
+        samples = compress(samples, target_rate, rng.uniform(*config.codec_kbps))
     return samples * np.float32(gain), speed
 
 
@@ -122,6 +133,23 @@ def low_pass(samples: NDArray[np.float32], rate: int, cutoff_hz: float) -> NDArr
     narrow = soxr.resample(samples, rate, 2 * cutoff_hz, quality="HQ")
     wide = soxr.resample(narrow, 2 * cutoff_hz, rate, quality="HQ")
     return np.resize(np.pad(wide, (0, max(0, len(samples) - len(wide)))), len(samples))
+
+
+def compress(samples: NDArray[np.float32], rate: int, kbps: float) -> NDArray[np.float32]:
+    """(S,) -> (S,) as it comes out of an MP3 of about `kbps` kbit/s, which hold for rates of 16 to 24 kHz;
+    without its delay."""
+    file = io.BytesIO()
+    level = (MP3_KBPS[1] - kbps) / (MP3_KBPS[1] - MP3_KBPS[0])  # so libsndfile understands it
+    soundfile.write(
+        file, samples, rate, "MPEG_LAYER_III", format="MP3", bitrate_mode="CONSTANT", compression_level=level
+    )
+    file.seek(0)
+    heard = soundfile.read(file, dtype="float32")[0]
+    if len(heard) != len(
+        samples
+    ):  # frames so short have no room for the tag by which decoders know the delay
+        heard = heard[MP3_DELAY:]
+    return np.pad(heard[: len(samples)], (0, max(0, len(samples) - len(heard))))
 
 
 def octaves(rate: int) -> NDArray[np.float64]:

@@ -51,8 +51,7 @@ train() { # STAGE, what differs from the config
 
 # 4. The phones, frame by frame
 train phones --model.init_from null --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model.objective.ctc 0 \
-    --model.objective.denominator 0 --model.objective.frames 1 --model.optimiser.rate 2e-3 --model.optimiser.warmup 200 \
-    --trainer.max_steps 12000
+    --model.objective.denominator 0 --model.objective.frames 1 --model.optimiser.rate 4e-3 --trainer.max_steps 7000
 
 # 5. The phones of what PocketSphinx could not align, by what it has taught
 [ -f $exp/more.phones.ctm ] || python -m data_prep.phone_alignment --model $exp/phones/bundle --cuts $speech \

@@ -8,6 +8,7 @@ from asr.data.augment import (
     Augmentation,
     SpecAugment,
     add_noise,
+    compress,
     equalise,
     low_pass,
     octaves,
@@ -116,6 +117,30 @@ def test_a_narrow_channel_keeps_what_is_below_and_takes_what_is_above(cutoff: fl
     assert len(heard) == len(low) and heard.dtype == np.float32
     assert np.abs(heard - low)[200:-200].max() < 0.02
     assert np.square(low_pass(high, 16000, cutoff)[200:-200]).mean() < 1e-4
+
+
+@pytest.mark.parametrize("kbps", [16.0, 21.0, 24.0, 32.0, 40.0, 48.0])
+@pytest.mark.parametrize("seconds", [0.05, 0.73, 4.0])
+def test_an_mp3_keeps_time_and_words_and_loses_what_its_bit_rate_has_no_room_for(
+    kbps: float, seconds: float
+) -> None:
+    noise = np.random.default_rng(0).standard_normal(int(16000 * seconds))
+    speech = (0.1 * np.convolve(noise, np.hanning(12) / 4, "same")).astype(np.float32)
+    heard = compress(speech, 16000, kbps)
+    assert heard.dtype == np.float32
+    assert heard.shape == speech.shape
+    spectra = np.fft.rfft(heard, 1 << 17), np.fft.rfft(speech, 1 << 17)
+    correlation = np.fft.irfft(spectra[0] * np.conj(spectra[1]))
+    assert np.argmax(correlation) == 0
+    lost = np.square(heard - speech).sum() / np.square(speech).sum()
+    assert 1e-4 < lost < 0.5
+
+
+def test_a_lower_bit_rate_loses_more() -> None:
+    noise = np.random.default_rng(0).standard_normal(32000)
+    speech = (0.1 * np.convolve(noise, np.hanning(12) / 4, "same")).astype(np.float32)
+    lost = [np.square(compress(speech, 16000, kbps) - speech).sum() for kbps in (48.0, 32.0, 24.0, 16.0)]
+    assert lost == sorted(lost)
 
 
 def test_an_equaliser_gives_each_octave_its_gain_without_delay() -> None:
