@@ -41,9 +41,16 @@ fi
 # 4. Fine-tuning, minutes
 [ -d $exp/bundle ] || asr train --config configs/your-data.yaml --ckpt_path last
 
-# 5. Language model and settings of decoding of the model that it comes from
+# 5. Settings of decoding of the model that it comes from, and two language models: the one of that, of 25 million words,
+#    and one of your sentences alone
 [ -f $exp/bundle/lm.bin ] || cp asr/models/en-small/{lm.bin,decoding.yaml} $exp/bundle/
+texts='import sys; from asr.data.manifest import load_cuts
+for cut in load_cuts(sys.argv[1:]): print(cut.supervisions[0].text)'
+[ -f $exp/own.bin ] || python -c "$texts" $data/train.jsonl.gz | asr lm - --order 3 --output $exp/own.bin
 
-# 6. What it was worth
-asr evaluate --model $exp/bundle --cuts $data/dev.jsonl.gz --hotwords $exp/hotwords.txt --output-dir $exp/after
+# 6. What it was worth, and what the second language model makes of it, which knows no other words than yours
+after() { asr evaluate --model $exp/bundle --cuts $data/dev.jsonl.gz --output-dir "$exp/$1" "${@:2}"; }
+after after --hotwords $exp/hotwords.txt
+after own --lm $exp/own.bin
 asr evaluate --compare $exp/before $exp/after
+asr evaluate --compare $exp/after $exp/own
