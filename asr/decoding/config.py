@@ -78,7 +78,7 @@ _LEAST: dict[str, float] = {
 # For tokens of phones, 20 ms each: they are sure of little, the words of the lexicon are many, and others
 # there are none.
 OF_PHONES = DecodingConfig(
-    beam=256,
+    beam=512,
     tokens=80,
     token_threshold=6.0,
     threshold=16.0,
