@@ -90,11 +90,17 @@ def row(times: Times) -> str:
     return " | ".join(cells)
 
 
+def size_of(text: str) -> tuple[int, int, int]:
+    batch, steps, size = map(int, text.split(","))
+    return batch, steps, size
+
+
 def main(argv: list[str] | None = None) -> int:
     what = "one recurrent layer against nn.GRU and nn.LSTM, on the CPU"
     parser = argparse.ArgumentParser(prog="benchmarks.recurrence", description=what)
     parser.add_argument("--runs", type=int, default=9, help="rounds of which the median is taken")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--sizes", type=size_of, nargs="+", default=SIZES, metavar="B,T,H")
     parser.add_argument("--no-reset-gate", action="store_true")
     add_output(parser)
     arguments = parser.parse_args(argv)
@@ -102,9 +108,10 @@ def main(argv: list[str] | None = None) -> int:
     names = ["nn.GRU", "nn.LSTM", *BACKENDS]
     print(f"| B, T, H | threads | {' | '.join(names)} |\n{'|---' * (len(names) + 2)}|")
     results = []
+    sizes: list[tuple[int, int, int]] = arguments.sizes
     for threads in arguments.threads:
         torch.set_num_threads(threads)
-        for size in SIZES:
+        for size in sizes:
             contenders = layers(size[2], reset_gate=not arguments.no_reset_gate)
             times = measure(contenders, *size, runs=arguments.runs, now=clock(threads))
             print(f"| {', '.join(map(str, size))} | {threads} | {row(times)} |", flush=True)
