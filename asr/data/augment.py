@@ -145,9 +145,8 @@ def compress(samples: NDArray[np.float32], rate: int, kbps: float) -> NDArray[np
     )
     file.seek(0)
     heard = soundfile.read(file, dtype="float32")[0]
-    if len(heard) != len(
-        samples
-    ):  # frames so short have no room for the tag by which decoders know the delay
+    # up to 24 kbit/s frames have no room for the tag by which decoders know the delay
+    if len(heard) != len(samples):
         heard = heard[MP3_DELAY:]
     return np.pad(heard[: len(samples)], (0, max(0, len(samples) - len(heard))))
 

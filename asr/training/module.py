@@ -302,9 +302,9 @@ class CtcTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         # Lightning refuses to clip the gradients of a fused optimiser in mixed precision
         fused = "mixed" not in str(self.trainer.precision)
-        steps = make_optimiser(self.parameters(), self.optimiser, fused)
-        rate = torch.optim.lr_scheduler.LambdaLR(steps, schedule(self.optimiser, self._steps()))
-        return {"optimizer": steps, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        optimiser = make_optimiser(self.parameters(), self.optimiser, fused)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(self.optimiser, self._steps()))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def _steps(self) -> int:
         """Optimiser steps of the whole training, a function of the config: resuming changes nothing."""

@@ -17,8 +17,8 @@ from asr.training.muon import Muon
 class Optimiser:
     """Muon, or AdamW, with a linear warm-up.
 
-    method: muon turns the steps of matrices into orthogonal ones, which takes fewer of them, and a few
-    hundredths of a second for each (asr.training.muon).
+    method: muon makes steps of matrices orthogonal: fewer of them are needed, and each takes longer
+    (asr.training.muon).
     rate: the highest learning rate, reached after `warmup` steps. decay: from there a half cosine down to
     `floor` * rate at step `steps`, or the inverse square root of the step. steps: null takes
     trainer.max_steps, or trainer.max_epochs times the batches of an epoch. weight_decay: on matrices alone.
