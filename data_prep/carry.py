@@ -3,10 +3,10 @@
     python -m data_prep.carry data/x/*.jsonl.gz --files exp/x/lexicon.txt exp/x/train.ctm --output-dir parts
     for part in parts/*.tar; do tar xf $part; done          # there, in the repository
 
-Speech becomes Ogg Opus at 16 kHz, 12 MB an hour; sounds without words, which it is not made for, and impulse
-responses become FLAC. Out of the archives come the same manifests and files, at the
-same paths from the working directory, and the audio in a folder beside each manifest. Manifests are in the
-last part, so that it shows at once when one has not arrived.
+Speech becomes Ogg Opus at 16 kHz, 12 MB an hour; sounds without words and impulse responses, which Opus is
+not made for, become FLAC. Out of the archives come the same manifests and files, at the same paths from the
+working directory, and the audio in a folder beside each manifest. Manifests come last: an unfinished run
+leaves none.
 """
 
 from __future__ import annotations

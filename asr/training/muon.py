@@ -17,6 +17,7 @@ from torch.optim.adamw import adamw
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: the steepest slope at zero that ends near 1
 ITERATIONS = 3  # singular values that are small stay so; five, the usual number, gained nothing
+MOMENTUM = 0.95
 LIKE_ADAMW = 0.2  # root mean square of what AdamW's steps are, in rates
 SMALLEST = 16  # rows or columns; with fewer it is a handful of filters, a channel each
 
@@ -47,7 +48,6 @@ class Muon(torch.optim.Optimizer):
         self,
         parameters: Sequence[Tensor],
         rate: float,
-        momentum: float = 0.95,
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.98),
     ) -> None:
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
             {"params": matrices, "matrices": True, "weight_decay": weight_decay},
             {"params": others, "matrices": False, "weight_decay": 0.0},
         ]
-        super().__init__(groups, {"lr": rate, "momentum": momentum, "betas": betas})
+        super().__init__(groups, {"lr": rate, "betas": betas})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,8 +80,8 @@ class Muon(torch.optim.Optimizer):
                     self.state[each]["momentum"] = torch.zeros_like(each)
             moments = [self.state[each]["momentum"] for each in same]
             gradients = [each.grad for each in same if each.grad is not None]
-            torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
-            ahead = torch._foreach_lerp(gradients, moments, group["momentum"])  # Nesterov's
+            torch._foreach_lerp_(moments, gradients, 1 - MOMENTUM)
+            ahead = torch._foreach_lerp(gradients, moments, MOMENTUM)  # Nesterov's
             turned = orthogonal(torch.stack([each.flatten(1) for each in ahead]))
             size = LIKE_ADAMW * max(turned.shape[1:]) ** 0.5
             torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
