@@ -167,6 +167,7 @@ class Beam {
   void begin_segment(Live last);
   void commit();
   void cut(int32_t node);
+  void make_room(std::vector<Token>& tokens, int64_t length) const;
   void put_behind(const std::vector<Token>& tokens, int64_t length);
   std::vector<Token> trace(const Live& live) const;
   std::vector<double> final_scores();
@@ -194,6 +195,7 @@ class Beam {
   int32_t root_ = 0;
   std::vector<Live> live_;  // best first
   Words final_;
+  int64_t until_ = 0;  // where the last token that is final ends; no other begins before
 
   uint64_t mark_ = 0;
   int32_t best_ = -1;  // node

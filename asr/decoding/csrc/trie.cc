@@ -89,6 +89,7 @@ void Beam::begin_segment(Live last) {
   live_.assign(1, last);
   best_ = root_;
   spoken_.assign(1, {});
+  until_ = frame_;
 }
 
 // Words that all hypotheses share, and that have ended in all of them, are final.
@@ -107,8 +108,10 @@ void Beam::commit() {
 void Beam::cut(int32_t node) {
   std::vector<double> confidences;
   for (const Spoken& word : spoken_) confidences.push_back(std::min(1.0, word.agreed + word.remained));
-  const std::vector<Token> tokens = trace(live_.front());
+  std::vector<Token> tokens = trace(live_.front());
   const int64_t length = nodes_[node].length - nodes_[root_].length;
+  make_room(tokens, length);
+  until_ = tokens[length - 1].end;
   put_words(tokens, length, confidences, final_);
   if (options_.recombine) put_behind(tokens, length);
   spoken_.erase(spoken_.begin(), spoken_.begin() + (nodes_[node].word - nodes_[root_].word));
@@ -118,6 +121,34 @@ void Beam::cut(int32_t node) {
   root_ = node;
   best_ = -1;
   follow_best();
+}
+
+// Other prefixes have other best alignments, and may turn out to be the best. So the first tokens, which are to be
+// final, end where in every living alignment the next one still has a frame. The earliest starts of all alignments
+// are one too: there is room for each token between its own and the next one's.
+void Beam::make_room(std::vector<Token>& tokens, int64_t length) const {
+  const int64_t root = nodes_[root_].length;
+  std::vector<int64_t> earliest(length, frame_);
+  int64_t end = frame_;
+  const auto see = [&](int64_t place, int64_t starts, int64_t ends) {
+    if (place >= 0 && place < length) earliest[place] = std::min(earliest[place], std::max(starts, until_));
+    if (place == length) end = std::min(end, ends - 1);
+  };
+  std::vector<char> seen(emissions_.size(), 0);
+  for (const Live& live : live_) {
+    see(nodes_[live.node].length - root - 1, live.open.start, frame_);
+    for (int32_t chain : {live.silent.chain, live.open.chain}) {
+      for (; chain >= 0 && !seen[chain] && emissions_[chain].length > root; chain = emissions_[chain].previous) {
+        seen[chain] = 1;
+        see(emissions_[chain].length - root - 1, emissions_[chain].start, emissions_[chain].end);
+      }
+    }
+  }
+  for (int64_t i = length - 1; i >= 0; --i) {
+    tokens[i].end = std::min(tokens[i].end, end);
+    if (tokens[i].start >= tokens[i].end) tokens[i].start = earliest[i];
+    end = tokens[i].start;
+  }
 }
 
 // Which homophone a word is depends on what follows: on what does now, however late the word is taken.
@@ -143,6 +174,7 @@ std::vector<Token> Beam::trace(const Live& live) const {
       chain = emission.previous;
     }
   }
+  if (!tokens.empty()) tokens.front().start = std::max(tokens.front().start, until_);
   return tokens;
 }
 
