@@ -1,8 +1,8 @@
 """A model on disk: a directory that holds all that transcribing needs. Nothing in it is unpickled.
 
 config.yaml, model.safetensors and tokenizer.model make the model; where its tokens are phones, lexicon.txt is
-there instead of tokenizer.model. decoding.yaml holds the settings that were calibrated for it, and lm.bin a
-language model; without these two the defaults hold, and none.
+there instead of tokenizer.model. decoding.yaml holds the settings that were calibrated for it, lm.bin a
+language model, neural-lm.safetensors one that is mixed with it; without these the defaults hold, and none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 TOKENIZER, LEXICON = "tokenizer.model", "lexicon.txt"  # one of them
-DECODING, LANGUAGE_MODEL = "decoding.yaml", "lm.bin"
+DECODING, LANGUAGE_MODEL, NEURAL_LM = "decoding.yaml", "lm.bin", "neural-lm.safetensors"
 
 Config = TypeVar("Config")
 
@@ -67,11 +67,13 @@ def save_bundle(directory: str | Path, bundle: Bundle, half: bool = False) -> No
     bundle.tokenizer.save(directory / f"{tokens}.partial")
     (directory / others).unlink(missing_ok=True)
     names = [WEIGHTS, CONFIG, DECODING, tokens]
-    if bundle.language_model is None:
-        (directory / LANGUAGE_MODEL).unlink(missing_ok=True)
-    elif bundle.language_model.path.resolve() != (directory / LANGUAGE_MODEL).resolve():
-        shutil.copyfile(bundle.language_model.path, directory / f"{LANGUAGE_MODEL}.partial")
-        names.append(LANGUAGE_MODEL)
+    model_files = bundle.language_model and (bundle.language_model.path, bundle.language_model.neural)
+    for name, path in zip((LANGUAGE_MODEL, NEURAL_LM), model_files or (None, None), strict=True):
+        if path is None:
+            (directory / name).unlink(missing_ok=True)
+        elif path.resolve() != (directory / name).resolve():
+            shutil.copyfile(path, directory / f"{name}.partial")
+            names.append(name)
     for name in names:
         (directory / f"{name}.partial").replace(directory / name)
 
@@ -104,7 +106,7 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
         raise UserError(
             f"{directory / WEIGHTS}: does not hold the weights of {CONFIG} ({reason}); copy it again"
         ) from error
-    return Bundle(model.eval(), tokenizer, decoding, _load_language_model(directory / LANGUAGE_MODEL))
+    return Bundle(model.eval(), tokenizer, decoding, _load_language_model(directory))
 
 
 def _load_config(path: Path) -> ModelConfig:
@@ -132,12 +134,18 @@ def _load_decoding(path: Path) -> DecodingConfig:
         raise UserError(f"{path}: not a decoding configuration ({reason}); correct or delete it") from error
 
 
-def _load_language_model(path: Path) -> LanguageModel | None:
-    if not path.exists():
-        return None
-    from asr.decoding.language_model import LanguageModel  # needs the compiled library
+def _load_language_model(directory: Path) -> LanguageModel | None:
+    path, neural = directory / LANGUAGE_MODEL, directory / NEURAL_LM
+    return open_language_model(path, neural if neural.exists() else None) if path.exists() else None
 
-    return LanguageModel.open(path)
+
+def open_language_model(path: str | Path, neural: str | Path | None = None) -> LanguageModel:
+    """A model of n-grams, mixed with a neural one where that is given. Raises UserError."""
+    from asr.decoding.language_model import LanguageModel  # needs the compiled library
+    from asr.decoding.neural_model import MixedModel
+
+    model = LanguageModel.open(path)
+    return MixedModel(model, Path(neural)) if neural else model
 
 
 def _dataclass(kind: type[Config], values: dict[str, Any]) -> Config:

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("asr.training.command", "train a model from a YAML config"),
     "tokenizer": ("asr.tokenizer", "train the SentencePiece tokenizer on manifests"),
     "lm": ("asr.lm", "an n-gram language model from text; perplexity"),
+    "neural-lm": ("asr.neural_lm.command", "a neural language model from text, beside the n-grams"),
     "evaluate": ("asr.evaluation.command", "word error rate with confidence intervals"),
     "align": ("asr.align.command", "times of the words of a known text: CTM, TextGrid, JSON, SRT"),
     "calibrate": ("asr.calibrate.command", "fit a bundle's decoding settings on development data"),

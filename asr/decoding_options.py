@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from asr.bundle import Bundle
+from asr.bundle import Bundle, open_language_model
 from asr.cli import at_least
 from asr.decoding.config import DecodingConfig
 from asr.decoding.hotwords import Hotword, check_hotwords, read_hotwords
@@ -42,6 +42,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--lm",
         metavar="FILE",
         help="language model: of `asr lm`, ARPA or KenLM; none: not the bundle's",
+    )
+    decoding.add_argument(
+        "--neural-lm",
+        metavar="FILE",
+        help="of `asr neural-lm`, mixed with the language model; none: not the bundle's",
     )
     decoding.add_argument("--lm-weight", type=number, metavar="W", help="of the language model's scores")
     decoding.add_argument("--word-bonus", type=float, metavar="NATS", help="for every word")
@@ -90,9 +95,7 @@ def recogniser_options(
     decoding = replace(bundle.decoding, **{name: value for name, value in given.items() if value is not None})
     if decoding.beam == 1 and args.lm not in (None, "none"):
         raise UserError("--lm needs alternatives to choose from: give --beam 8 too")
-    language_model = bundle.language_model
-    if args.lm is not None:
-        language_model = None if args.lm == "none" else _language_model(args.lm, bundle)
+    language_model = choose_language_model(bundle, args.lm, args.neural_lm)
     hotwords = tuple(Hotword(normalise(phrase)) for phrase in args.hotword)
     pieces, lexicon = bundle.tokenizer.pieces, bundle.tokenizer.lexicon
     check_hotwords(hotwords, pieces, lexicon)
@@ -108,10 +111,18 @@ def recogniser_options(
     return RecogniserOptions(changed, args.chunk, hotwords, endpointing, vad)
 
 
-def _language_model(path: str, bundle: Bundle) -> LanguageModel:
-    from asr.decoding.language_model import LanguageModel  # needs the compiled library
-
-    model = LanguageModel.open(path)
+def choose_language_model(bundle: Bundle, lm: str | None, neural_lm: str | None) -> LanguageModel | None:
+    """The bundle's, or that of the options --lm and --neural-lm. Another one of n-grams is not mixed with the
+    bundle's neural one. Raises UserError."""
+    own = bundle.language_model
+    if lm is None and neural_lm is None:
+        return own
+    if lm == "none" or (lm is None and own is None):
+        if neural_lm not in (None, "none"):
+            raise UserError("--neural-lm needs a language model to be mixed with: give --lm FILE too")
+        return None
+    path = lm if lm is not None else own.path  # type: ignore[union-attr]
+    model = open_language_model(path, None if neural_lm == "none" else neural_lm)
     if bundle.tokenizer.lexicon is None:
         model.check_alphabet(bundle.tokenizer.pieces)
     return model

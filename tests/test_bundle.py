@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from asr.bundle import Bundle, load_bundle, save_bundle
+from asr.bundle import Bundle, load_bundle, open_language_model, save_bundle
 from asr.decoding.config import DecodingConfig
-from asr.decoding.language_model import LanguageModel
+from asr.decoding.language_model import SPECIAL, LanguageModel
+from asr.decoding_options import choose_language_model
 from asr.errors import UserError
 from asr.model import CtcModel
+from asr.neural_lm.network import Network
 from asr.text import Tokenizer, train_tokenizer
 from tests.conftest import SENTENCES
 
@@ -134,6 +137,39 @@ def test_a_language_model_is_saved_with_the_bundle_and_taken_out_again(whole: Bu
     assert load_bundle(tmp_path).language_model is not None
     save_bundle(tmp_path, whole)
     assert load_bundle(tmp_path).language_model is None
+
+
+def test_a_neural_language_model_goes_with_the_n_grams_and_without_it_they_are_alone(
+    whole: Bundle, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "fox.arpa").write_text(ARPA)
+    network = Network(len(SPECIAL) + 1, embedding=4, hidden=8, projection=4)
+    network.export(("fox",), 0.5).save(elsewhere / "fox.safetensors")
+    ngrams = open_language_model(elsewhere / "fox.arpa")
+    mixed = open_language_model(elsewhere / "fox.arpa", elsewhere / "fox.safetensors")
+    save_bundle(tmp_path, replace(whole, language_model=mixed))
+    shutil.rmtree(elsewhere)
+    loaded = load_bundle(tmp_path)
+    chosen = partial(choose_language_model, loaded)
+
+    def scores(model: LanguageModel | None) -> list[float]:
+        assert model is not None
+        return model.scores("fox")
+
+    assert scores(loaded.language_model) == scores(mixed) != scores(ngrams)
+    assert chosen(None, None) is loaded.language_model
+    assert scores(chosen(None, "none")) == scores(ngrams)
+    assert scores(chosen(str(tmp_path / "lm.bin"), None)) == scores(ngrams)
+    assert scores(chosen(str(tmp_path / "lm.bin"), str(tmp_path / "neural-lm.safetensors"))) == scores(mixed)
+    assert chosen("none", None) is None
+    with pytest.raises(UserError, match="--lm FILE too"):
+        chosen("none", str(tmp_path / "neural-lm.safetensors"))
+    save_bundle(tmp_path, loaded)  # onto itself
+    assert scores(load_bundle(tmp_path).language_model) == scores(mixed)
+    save_bundle(tmp_path, replace(loaded, language_model=chosen(None, "none")))
+    assert scores(load_bundle(tmp_path).language_model) == scores(ngrams)
 
 
 def test_a_broken_language_model_is_named(whole: Bundle, tmp_path: Path) -> None:

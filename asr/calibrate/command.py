@@ -41,6 +41,7 @@ from asr.calibrate.fit import (
 from asr.calibrate.plot import check_plot, reliability_diagram
 from asr.cli import at_least
 from asr.decoding.config import DecodingConfig
+from asr.decoding_options import choose_language_model
 from asr.errors import UserError
 from asr.evaluation.confidence import Calibration, calibration, judged
 from asr.evaluation.recogniser import Alignments
@@ -112,7 +113,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--cuts", type=Path, nargs="+", required=True, metavar="MANIFEST", help="not for testing"
     )
     parser.add_argument("--lm", metavar="FILE", help="language model to fit with (the bundle's)")
-    parser.add_argument("--install-lm", action="store_true", help="copy it into the bundle")
+    parser.add_argument("--neural-lm", metavar="FILE", help="mixed with it (the bundle's, without --lm)")
+    parser.add_argument("--install-lm", action="store_true", help="copy them into the bundle")
     parser.add_argument("--beam", type=at_least(1, int), metavar="N", help="hypotheses kept (the bundle's)")
     parser.add_argument("--alignments", type=Path, metavar="CTM", help="word times from another aligner")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="a reliability diagram of the held-out half")
@@ -130,16 +132,9 @@ def _bundle(args: argparse.Namespace) -> Bundle:
     bundle = load_bundle(args.model)
     if args.beam:
         bundle = replace(bundle, decoding=replace(bundle.decoding, beam=args.beam))
-    if args.lm:
-        if bundle.decoding.beam == 1:
-            raise UserError("--lm needs alternatives to choose from: give --beam 8 too")
-        from asr.decoding.language_model import LanguageModel
-
-        language_model = LanguageModel.open(args.lm)
-        if bundle.tokenizer.lexicon is None:
-            language_model.check_alphabet(bundle.tokenizer.pieces)
-        bundle = replace(bundle, language_model=language_model)
-    return bundle
+    if args.lm and bundle.decoding.beam == 1:
+        raise UserError("--lm needs alternatives to choose from: give --beam 8 too")
+    return replace(bundle, language_model=choose_language_model(bundle, args.lm, args.neural_lm))
 
 
 def load(args: argparse.Namespace, bundle: Bundle, note: Console) -> tuple[list[Example], int]:

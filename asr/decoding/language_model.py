@@ -1,4 +1,4 @@
-"""N-gram language models: opening them, and what they say of a text. Knows no estimation and no audio.
+"""Language models of n-grams: opening them, and what they say of a text. Knows no estimation and no audio.
 
 `LanguageModel.open` takes a binary of `asr lm` (mapped into memory, at once), an ARPA file, also .gz or .xz
 (read into memory), and a KenLM binary (asr/decoding/kenlm_model.py). The C++ library does the work; `handle`
@@ -30,7 +30,7 @@ OURS, KENLM = b"asr-lm\n\0", b"mmap lm http://kheafield.com/code"  # how the fil
 SPECIAL = ("<unk>", "<s>", "</s>")  # by their ids
 FLOATS = 32  # bits of a number that is not quantised
 SPELLED = 0.5  # a model of which the tokenizer spells less is one of another alphabet
-MAX_ORDER = 6  # of csrc/language_model.h
+MAX_ORDER, HISTORY = 6, 8  # of csrc/language_model.h
 
 PROGRESS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
 WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
@@ -44,7 +44,7 @@ _BLOCK = 2**20
 class State(ctypes.Structure):
     """The words before, as the model numbers them, the most recent first."""
 
-    _fields_ = [("words", ctypes.c_uint32 * (MAX_ORDER - 1)), ("length", ctypes.c_uint8)]
+    _fields_ = [("words", ctypes.c_uint32 * HISTORY), ("length", ctypes.c_uint8)]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Perplexity:
 
 class LanguageModel:
     """An immutable model, to be shared by decoders and threads; they have to keep it alive."""
+
+    neural: Path | None = None  # file of the neural model that is mixed in (asr.decoding.neural_model)
 
     def __init__(self, handle: int, path: Path, counts: tuple[int, ...]) -> None:
         self.handle = handle  # asr::LanguageModel*
@@ -301,6 +303,7 @@ def library() -> ctypes.CDLL:
     functions: dict[str, tuple[Any, list[Any]]] = {
         "open": (pointer, [text, text]),
         "pronounced": (pointer, [pointer, text, size, text]),
+        "mixed": (pointer, [pointer, text, size, pointer, real, text]),
         "callback": (pointer, [pointer, integer, SCORE, text]),
         "close": (None, [pointer]),
         "counts": (integer, [pointer, ctypes.POINTER(number)]),

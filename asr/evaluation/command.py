@@ -189,6 +189,7 @@ def _settings(args: argparse.Namespace, options: RecogniserOptions) -> dict[str,
     return {
         **asdict(bundle.decoding),
         "language_model": str(language_model.path) if language_model else None,
+        "neural_lm": str(language_model.neural) if language_model and language_model.neural else None,
         "hotwords": 0 if args.unbiased else len(options.hotwords),
         "hotwords_per_utterance": str(args.hotwords_per_utterance) if args.hotwords_per_utterance else None,
         "unbiased": args.unbiased,

@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(argv: list[str] | None = None) -> TrainCli:
     """Module, data and trainer as config and flags say; raises UserError naming the key that is wrong."""
-    _quieten()
+    quieten()
     cli = TrainCli(
         CtcTraining,
         AsrData,
@@ -217,7 +217,7 @@ def _one_line(message: str, keys: list[str]) -> str:
     return line
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Silence what Lightning says on every run that calls for nothing to be done."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

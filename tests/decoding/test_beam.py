@@ -270,7 +270,9 @@ def test_survived_counts_the_frames_that_a_word_has_stood_at_its_place(
 
 
 @given(seeds, st.sampled_from([1, 3, 8]))
-@example(seed=224, beam=3)  # a word that is final while it sounds had ended earlier in the next one's alignment
+@example(
+    seed=224, beam=3
+)  # a word that is final while it sounds had ended earlier in the next one's alignment
 @settings(max_examples=20)
 def test_words_come_in_order_and_confidences_are_shares(seed: int, beam: int) -> None:
     decoder = decode(speech(100, seed), DecodingConfig(beam=beam, max_tentative=20))

@@ -4,14 +4,16 @@
 #define ASR_LANGUAGE_MODEL_H_
 
 #include <cstdint>
+#include <string_view>
 
 namespace asr {
 
 constexpr int kMaxOrder = 6;
+constexpr int kHistory = 8;  // at least kMaxOrder - 1
 
 struct LmState {
-  uint32_t words[kMaxOrder - 1];  // the most recent first; equal states compare equal
-  uint8_t length;
+  uint32_t words[kHistory];  // the most recent first, then zeros
+  uint8_t length;            // how many of them an n-gram model needs; states with the same ones are merged in search
 };
 
 class LanguageModel {
@@ -28,6 +30,13 @@ class LanguageModel {
   virtual uint32_t word(int32_t node) const = 0;                // id of the word that ends here, or unknown()
   virtual float best_below(int32_t node) const = 0;             // highest unigram ln P of any word at or below
 };
+
+// The id of a word, unknown() if the model has none.
+inline uint32_t find_word(const LanguageModel& model, std::string_view word) {
+  int32_t node = 0;
+  for (size_t i = 0; i < word.size() && node >= 0; ++i) node = model.child(node, static_cast<uint8_t>(word[i]));
+  return node < 0 ? model.unknown() : model.word(node);
+}
 
 }  // namespace asr
 

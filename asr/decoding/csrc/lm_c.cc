@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "estimate.h"
+#include "neural.h"
 #include "ngram.h"
 #include "ngram_arpa.h"
 #include "pronunciations.h"
@@ -89,6 +90,13 @@ EXPORT LanguageModel* asr_lm_pronounced(const LanguageModel* model, const char* 
                                  [&] { return new Pronunciations(model, std::string(lexicon, size)); });
 }
 
+// `model` mixed with a neural one: see neural.h.
+EXPORT LanguageModel* asr_lm_mixed(const LanguageModel* model, const char* words, size_t size,
+                                   const NeuralWeights* weights, double share, char* error) {
+  return guarded<LanguageModel*>(error, nullptr,
+                                 [&] { return new MixedModel(model, std::string(words, size), *weights, share); });
+}
+
 EXPORT void asr_lm_close(LanguageModel* model) { delete model; }
 
 // What an n-gram model has: its order, and how many n-grams of each.
@@ -130,9 +138,7 @@ EXPORT void asr_lm_sentence(const LanguageModel* model, const char* text, size_t
 EXPORT void asr_lm_begin(const LanguageModel* model, LmState* state) { *state = model->begin(); }
 
 EXPORT float asr_lm_score(const LanguageModel* model, const LmState* in, const char* word, size_t size, LmState* out) {
-  int32_t node = 0;
-  for (size_t i = 0; i < size && node >= 0; i++) node = model->child(node, (uint8_t)word[i]);
-  return model->score(*in, node < 0 ? model->unknown() : model->word(node), out);
+  return model->score(*in, find_word(*model, {word, size}), out);
 }
 
 EXPORT float asr_lm_score_end(const LanguageModel* model, const LmState* in) { return model->score_end(*in); }

@@ -14,12 +14,6 @@ constexpr float kLeast = -1000;
 
 using Entry = std::pair<std::string_view, uint32_t>;  // phones, id of the word
 
-uint32_t find(const LanguageModel& words, std::string_view word) {
-  int32_t node = 0;
-  for (size_t i = 0; i < word.size() && node >= 0; ++i) node = words.child(node, static_cast<uint8_t>(word[i]));
-  return node < 0 ? words.unknown() : words.word(node);
-}
-
 std::vector<Entry> read(const LanguageModel* words, std::string_view lexicon) {
   std::vector<Entry> entries;
   while (!lexicon.empty()) {
@@ -27,7 +21,7 @@ std::vector<Entry> read(const LanguageModel* words, std::string_view lexicon) {
     lexicon.remove_prefix(std::min(lexicon.size(), line.size() + 1));
     const size_t space = line.find(' ');
     if (space == 0 || space == std::string_view::npos) throw std::runtime_error("a line is: phones word");
-    const uint32_t word = words ? find(*words, line.substr(space + 1)) : 0;
+    const uint32_t word = words ? find_word(*words, line.substr(space + 1)) : 0;
     if (!words || word != words->unknown()) entries.emplace_back(line.substr(0, space), word);
   }
   std::sort(entries.begin(), entries.end());

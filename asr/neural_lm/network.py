@@ -1,0 +1,145 @@
+"""The network of csrc/neural.h, and a softmax over a sample of its vocabulary.
+
+B batch, V vocabulary, D outputs, C candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, silu
+
+from asr.decoding.language_model import HISTORY
+from asr.decoding.neural_model import NeuralModel
+
+EPSILON = 1e-6  # of csrc/neural.cc
+
+_ROWS = 256  # of the batch at a time: scores of that many fit the cache
+
+
+class Network(nn.Module):
+    """Histories -> vectors; a word's score is the scalar product with its row of `outputs`, and its bias."""
+
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, projection: int) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(vocabulary, embedding)
+        self.layers = nn.ModuleList(
+            nn.Linear(*sizes)
+            for sizes in ((HISTORY * embedding, hidden), (hidden, hidden), (hidden, projection))
+        )
+        self.outputs = nn.Parameter(torch.empty(vocabulary, projection))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        nn.init.normal_(self.embeddings.weight, std=0.1)
+        nn.init.normal_(self.outputs, std=0.05)
+
+    def forward(self, histories: Tensor) -> Tensor:
+        """(B, HISTORY) ids, the most recent first -> (B, D)."""
+        first, second, third = self.layers
+        hidden = silu(first(self.embeddings(histories).flatten(1)))
+        hidden = hidden + silu(second(_normalised(hidden)))
+        vectors: Tensor = third(_normalised(hidden))
+        return vectors
+
+    def scores(self, vectors: Tensor, words: Tensor) -> Tensor:
+        """(B, D) and ids (B,) -> (B,)."""
+        return (vectors * self.outputs[words]).sum(-1) + self.bias[words]
+
+    def export(self, words: tuple[str, ...], share: float) -> NeuralModel:
+        arrays = {name: tensor.detach().cpu().float().numpy() for name, tensor in self.named_parameters()}
+        layers = {}
+        for number in range(len(self.layers)):
+            layers[f"weight{number + 1}"] = arrays[f"layers.{number}.weight"].T.copy()
+            layers[f"bias{number + 1}"] = arrays[f"layers.{number}.bias"]
+        return NeuralModel(
+            words, share, arrays["embeddings.weight"], arrays["outputs"], arrays["bias"], layers
+        )
+
+
+def _normalised(hidden: Tensor) -> Tensor:
+    return rms_norm(hidden.float(), hidden.shape[-1:], eps=EPSILON)
+
+
+class Candidates:
+    """Words that a softmax is summed over: the most frequent ones, and a sample of the others for all of them
+    (Jean et al. 2015, arXiv 1412.2007), drawn by their counts to the power of 0.75."""
+
+    def __init__(self, counts: Tensor, frequent: int, sampled: int) -> None:
+        self.frequent, self.sampled = min(frequent, len(counts)), sampled
+        rare = counts[self.frequent :].clamp(min=1).float() ** 0.75
+        self._shares = rare / rare.sum()
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Ids (C,), and what is to be added to their scores (C,): ln of how many words each stands for."""
+        always = torch.arange(self.frequent)
+        if not len(self._shares):
+            return always, torch.zeros(self.frequent)
+        drawn = torch.multinomial(self._shares, self.sampled, replacement=True)
+        weights = -self._shares[drawn].log() - math.log(self.sampled)
+        return torch.cat([always, drawn + self.frequent]), torch.cat([torch.zeros(self.frequent), weights])
+
+
+def sampled_loss(
+    network: Network, vectors: Tensor, words: Tensor, candidates: Candidates, penalty: float
+) -> tuple[Tensor, Tensor]:
+    """vectors (B, D), words (B,) -> mean of -ln P + penalty * (ln Z)^2, and of -ln P alone.
+
+    The penalty on the normaliser teaches scores that need none (Devlin et al. 2014).
+    """
+    drawn, extra = (tensor.to(words.device) for tensor in candidates.draw())
+    own = network.scores(vectors, words)
+    rows, bias = network.outputs[drawn], network.bias[drawn] + extra
+    loss, log_loss = _Sampled.apply(vectors, rows, bias, own, words, drawn, candidates.frequent, penalty)
+    return loss, log_loss
+
+
+class _Sampled(torch.autograd.Function):
+    """Value and gradients at once, some rows at a time: scores of all rows are never in memory together."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vectors: Tensor,
+        rows: Tensor,
+        bias: Tensor,
+        own: Tensor,
+        words: Tensor,
+        drawn: Tensor,
+        frequent: int,
+        penalty: float,
+    ) -> tuple[Tensor, Tensor]:
+        half = torch.is_autocast_enabled(vectors.device.type)
+        kind = torch.bfloat16 if half else torch.float32
+        narrow, narrow_rows = vectors.to(kind), rows.to(kind)
+        by_vectors, by_own = torch.empty_like(vectors, dtype=torch.float32), torch.empty_like(own)
+        by_rows, by_bias = torch.zeros_like(rows), torch.zeros_like(bias)
+        normalisers = torch.empty_like(own)
+        for start in range(0, len(vectors), _ROWS):
+            part = slice(start, start + _ROWS)
+            scores = (narrow[part] @ narrow_rows.T).float().add_(bias)
+            twice = drawn[frequent:] == words[part, None]  # a word that is rare counts once, as itself
+            scores[:, frequent:].masked_fill_(twice, -torch.inf)
+            most = torch.maximum(scores.amax(1), own[part])
+            shares = scores.sub_(most[:, None]).exp_()
+            itself = torch.where(words[part] >= frequent, (own[part] - most).exp(), 0.0)
+            sums = shares.sum(1) + itself
+            normalisers[part] = sums.log() + most
+            slope = (1 + 2 * penalty * normalisers[part]) / sums
+            shares.mul_(slope[:, None])
+            by_own[part] = itself * slope - 1
+            narrow_shares = shares.to(kind)
+            by_vectors[part] = (narrow_shares @ narrow_rows).float()
+            by_rows += (narrow_shares.T @ narrow[part]).float()
+            by_bias += shares.sum(0)
+        gradients = (by_vectors, by_rows, by_bias, by_own)
+        ctx.save_for_backward(*(gradient / len(vectors) for gradient in gradients))
+        log_loss = (normalisers - own).mean()
+        ctx.mark_non_differentiable(log_loss)
+        return log_loss + penalty * normalisers.square().mean(), log_loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        by_vectors, by_rows, by_bias, by_own = (each * gradients[0] for each in ctx.saved_tensors)
+        return by_vectors, by_rows, by_bias, by_own, None, None, None, None

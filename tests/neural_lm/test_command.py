@@ -1,0 +1,101 @@
+"""A text with a rule that no n-gram sees: the last word of a sentence is its first one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.cli import dispatch
+from asr.decoding.language_model import HISTORY, LanguageModel
+from asr.decoding.neural_model import MixedModel
+from asr.errors import UserError
+from asr.neural_lm.corpus import BEGIN, END, UNKNOWN, read
+from asr.neural_lm.training import NeuralLmTraining
+
+WORDS = ("apple", "bear", "cat", "door", "egg")
+
+
+def write_text(path: Path, seed: int, sentences: int) -> Path:
+    generator = random.Random(seed)
+    lines = []
+    for _ in range(sentences):
+        first, *middle = generator.choices(WORDS, k=5)
+        lines.append(" ".join([first, *middle, first]))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("neural")
+    write_text(directory / "train.txt", 1, 2000)
+    write_text(directory / "dev.txt", 2, 200)
+    assert dispatch(["lm", str(directory / "train.txt"), "--output", str(directory / "lm.bin")]) == 0
+    return directory
+
+
+def arguments(texts: Path, output: Path, *more: str) -> list[str]:
+    files = [str(texts / "train.txt"), "--lm", str(texts / "lm.bin"), "--dev", str(texts / "dev.txt")]
+    sizes = ["--embedding", "8", "--hidden", "32", "--projection", "16", "--batch", "64"]
+    return ["neural-lm", *files, "--output", str(output), *sizes, *more]
+
+
+def test_it_learns_what_n_grams_cannot_and_the_mixture_is_better_than_either(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "neural.safetensors"
+    assert dispatch(arguments(texts, output, "--epochs", "3", "--rate", "1e-2")) == 0
+    ngrams = LanguageModel.open(texts / "lm.bin")
+    mixed, lines = MixedModel(ngrams, output), (texts / "dev.txt").read_text().splitlines()
+    alone, together = (model.perplexity(lines).without_unknown for model in (ngrams, mixed))
+    assert together < 0.85 * alone
+    said = capsys.readouterr().out
+    assert f"both, with a share of {mixed.share:.2f}: perplexity {together:.1f}" in said
+    assert not list(tmp_path.glob("*.checkpoints"))
+
+
+def test_stopped_and_called_again_it_ends_where_it_would_have(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    assert dispatch(arguments(texts, whole, "--epochs", "0.2")) == 0
+    step = NeuralLmTraining.training_step
+
+    def interrupted(
+        self: NeuralLmTraining, batch: tuple[torch.Tensor, torch.Tensor], number: int
+    ) -> torch.Tensor:
+        self.trainer.should_stop |= self.global_step == 11
+        return step(self, batch, number)
+
+    monkeypatch.setattr(NeuralLmTraining, "training_step", interrupted)
+    assert dispatch(arguments(texts, parts, "--epochs", "0.2")) == 130
+    assert not parts.exists()
+    with pytest.raises(UserError, match="delete its checkpoint"):
+        dispatch(arguments(texts, parts, "--epochs", "0.2", "--hidden", "16"))
+    assert dispatch(arguments(texts, parts, "--epochs", "0.2")) == 0
+    ngrams = LanguageModel.open(texts / "lm.bin")
+    scores = [MixedModel(ngrams, path).scores("apple bear cat") for path in (whole, parts)]
+    # what is drawn is not the same, so they are close and not equal
+    assert scores[0] == pytest.approx(scores[1], abs=0.3)
+
+
+def test_histories_begin_with_their_sentence(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("apple bear\ncat unheard apple\n\napple\n")
+    corpus = read([tmp_path / "text.txt"], 2, LanguageModel.open(texts / "lm.bin"))
+    apple, bear = (3 + corpus.words.index(word) for word in ("apple", "bear"))
+    assert corpus.ids.tolist() == [apple, bear, END, UNKNOWN, UNKNOWN, apple, END, apple, END]
+    histories = corpus.histories(torch.arange(9))
+    before = [[word for word in row if word != BEGIN] for row in histories.tolist()]
+    assert histories.shape == (9, HISTORY)
+    first, second, third = [[], [apple], [bear, apple]], [[], [UNKNOWN], [UNKNOWN] * 2], [[], [apple]]
+    assert before == [*first, *second, [apple, UNKNOWN, UNKNOWN], *third]
+    assert corpus.counts().tolist() == [2, 0, 3, 3, 1]
+
+
+def test_texts_without_a_word_are_refused(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(UserError, match="no word in it to learn from"):
+        read([tmp_path / "empty.txt"], 10, LanguageModel.open(texts / "lm.bin"))
