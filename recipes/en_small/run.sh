@@ -61,11 +61,16 @@ train phones --model.init_from null --data.phones "[$exp/train.phones.ctm,$exp/d
 train mmi
 [ "$until" -gt 6 ] || exit 0
 
-# 7. Language model, at most 20 MB, and the settings of decoding
-[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --prune 1 0 0 0 --prune-entropy 7e-8 \
+# 7. Language models, of n-grams and neural, and the settings of decoding
+[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --prune 1 0 0 0 --prune-entropy 1.1e-7 \
     --output $exp/lm.bin
-[ -f $exp/mmi/bundle/lm.bin ] || asr calibrate --model $exp/mmi/bundle --cuts $dev --lm $exp/lm.bin --install-lm \
-    --alignments $exp/dev.ctm --plot recipes/en_small/reliability.png
+texts='import sys; from asr.data.manifest import load_cuts
+for cut in load_cuts(sys.argv[1:]): print(cut.supervisions[0].text)'
+[ -f $exp/dev.txt ] || python -c "$texts" $dev >$exp/dev.txt
+[ -f $exp/neural-lm.safetensors ] || asr neural-lm $data/transcripts.txt $data/books.txt.xz --lm $exp/lm.bin \
+    --dev $exp/dev.txt --epochs 1.13 --output $exp/neural-lm.safetensors
+[ -f $exp/mmi/bundle/lm.bin ] || asr calibrate --model $exp/mmi/bundle --cuts $dev --lm $exp/lm.bin \
+    --neural-lm $exp/neural-lm.safetensors --install-lm --alignments $exp/dev.ctm --plot recipes/en_small/reliability.png
 
 # 8. Into the package
 asr pack --model $exp/mmi/bundle --output asr/models/en-small

@@ -41,9 +41,8 @@ fi
 # 4. Fine-tuning, minutes
 [ -d $exp/bundle ] || asr train --config configs/your-data.yaml --ckpt_path last
 
-# 5. Settings of decoding of the model that it comes from, and two language models: the one of that, of 25 million words,
-#    and one of your sentences alone
-[ -f $exp/bundle/lm.bin ] || cp asr/models/en-small/{lm.bin,decoding.yaml} $exp/bundle/
+# 5. Settings of decoding and language models of the model that it comes from, and one of your sentences alone
+[ -f $exp/bundle/lm.bin ] || cp asr/models/en-small/{lm.bin,neural-lm.safetensors,decoding.yaml} $exp/bundle/
 texts='import sys; from asr.data.manifest import load_cuts
 for cut in load_cuts(sys.argv[1:]): print(cut.supervisions[0].text)'
 [ -f $exp/own.bin ] || python -c "$texts" $data/train.jsonl.gz | asr lm - --order 3 --output $exp/own.bin
