@@ -66,6 +66,10 @@ ASR_CLONES float scalar_product(const float* x, const int8_t* y, int32_t count) 
   return sum;
 }
 
+void add(std::vector<float>& x, const std::vector<float>& y) {
+  for (size_t i = 0; i < x.size(); ++i) x[i] += y[i];
+}
+
 void silu(std::vector<float>& x) {
   for (float& each : x) each = each / (1 + std::exp(-each));
 }
@@ -77,12 +81,6 @@ std::vector<float> rms(const std::vector<float>& x) {
   std::vector<float> y(x);
   for (float& each : y) each *= scale;
   return y;
-}
-
-uint64_t hash_of(const uint32_t* ids) {
-  uint64_t hash = 0;
-  for (int i = 0; i < kHistory; ++i) hash = (hash ^ ids[i]) * 0x9e3779b97f4a7c15u;
-  return hash ^ hash >> 29;
 }
 
 }  // namespace
@@ -103,8 +101,7 @@ MixedModel::MixedModel(const LanguageModel* other, const std::string& words, con
       weight3_(narrow(weights.weight3, int64_t{hidden_} * output_)),
       bias1_(weights.bias1, weights.bias1 + hidden_),
       bias2_(weights.bias2, weights.bias2 + hidden_),
-      bias3_(weights.bias3, weights.bias3 + output_),
-      known_(kKept) {
+      bias3_(weights.bias3, weights.bias3 + output_) {
   ids_ = {0, kBegin, kEnd};
   LmState ignored;
   double known = std::exp(other_->score_end({}));
@@ -151,40 +148,28 @@ float MixedModel::mix(const LmState& in, uint32_t id, float extra, float other) 
 
 // ln P of the word with this id.
 float MixedModel::neural(const LmState& in, uint32_t id) const {
-  uint32_t ids[kHistory];
+  Memo::Key ids;
   for (int i = 0; i < kHistory; ++i) ids[i] = this->id(in.words[i]);
-  const uint64_t hash = hash_of(ids);
-  Known& known = known_[hash % kKept];
-  std::mutex& lock = locks_[hash % kLocks];
-  const int8_t* row = outputs_.data() + int64_t{id} * output_;
-  const auto answer = [&](const std::vector<float>& g) {
-    return scalar_product(g.data(), row, output_) * output_scales_[id] + bias_[id];
-  };
-  {
-    const std::lock_guard<std::mutex> guard(lock);
-    if (!known.g.empty() && std::equal(ids, ids + kHistory, known.words)) return answer(known.g);
-  }
-  std::vector<float> g = make(ids);
-  const float log_prob = answer(g);
-  const std::lock_guard<std::mutex> guard(lock);
-  std::copy(ids, ids + kHistory, known.words);
-  known.g.swap(g);
-  return log_prob;
+  const Memo::Vector g = vectors_.get(ids, [&] { return make(ids); });
+  return scalar_product(g->data(), outputs_.data() + int64_t{id} * output_, output_) * output_scales_[id] + bias_[id];
 }
 
-std::vector<float> MixedModel::make(const uint32_t* ids) const {
-  std::vector<float> x;
-  x.reserve(int64_t{kHistory} * embedding_);
-  for (int i = 0; i < kHistory; ++i) {
-    const int8_t* row = embeddings_.data() + int64_t{ids[i]} * embedding_;
-    for (int32_t k = 0; k < embedding_; ++k) x.push_back(embedding_scales_[ids[i]] * static_cast<float>(row[k]));
-  }
+std::vector<float> MixedModel::make(const Memo::Key& ids) const {
   std::vector<float> h(bias1_), more(bias2_), g(bias3_);
-  multiply(x.data(), weight1_.data(), h.data(), kHistory * embedding_, hidden_);
+  for (uint32_t place = 0; place < kHistory; ++place) {
+    const Memo::Vector part = parts_.get({place, ids[place]}, [&] {
+      const int8_t* row = embeddings_.data() + int64_t{ids[place]} * embedding_;
+      std::vector<float> x(row, row + embedding_), y(hidden_);
+      for (float& each : x) each *= embedding_scales_[ids[place]];
+      multiply(x.data(), weight1_.data() + int64_t{place} * embedding_ * hidden_, y.data(), embedding_, hidden_);
+      return y;
+    });
+    add(h, *part);
+  }
   silu(h);
   multiply(rms(h).data(), weight2_.data(), more.data(), hidden_, hidden_);
   silu(more);
-  for (int32_t i = 0; i < hidden_; ++i) h[i] += more[i];
+  add(h, more);
   multiply(rms(h).data(), weight3_.data(), g.data(), hidden_, output_);
   return g;
 }
