@@ -1,10 +1,11 @@
-// Random streams through the beam, for sanitizers: every option, a toy language model, hotwords that change.
+// Random streams through the beam, for sanitizers: every option, toy language models, hotwords that change.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>
 
 #include "beam.h"
+#include "neural.h"
 
 namespace {
 
@@ -25,6 +26,31 @@ class Toy : public asr::LanguageModel {
   float best_below(int32_t node) const override { return -0.2f - 0.1f * node; }
 };
 
+// A neural model of random weights, mixed with another one.
+std::unique_ptr<asr::MixedModel> mixed(const asr::LanguageModel& other) {
+  constexpr int32_t kWords = 7, kEmbedding = 5, kHidden = 9, kOutput = 18;
+  std::mt19937 random(1);
+  const auto some = [&](int32_t count) {
+    std::vector<float> values(count);
+    for (float& value : values) value = random() / 4294967296.0f - 0.5f;
+    return values;
+  };
+  const auto bytes = [&](int32_t count) {
+    std::vector<int8_t> values(count);
+    for (int8_t& value : values) value = static_cast<int8_t>(random() % 255 - 127);
+    return values;
+  };
+  const auto embeddings = bytes(kWords * kEmbedding), outputs = bytes(kWords * kOutput);
+  const std::vector<float> scales(kWords, 0.01f), bias(kWords, -2);
+  const auto weight1 = some(asr::kHistory * kEmbedding * kHidden), bias1 = some(kHidden);
+  const auto weight2 = some(kHidden * kHidden), bias2 = some(kHidden);
+  const auto weight3 = some(kHidden * kOutput), bias3 = some(kOutput);
+  const asr::NeuralWeights weights = {
+      kWords,         kEmbedding,   kHidden,        kOutput,      {embeddings.data(), scales.data()}, {outputs.data(), scales.data()},
+      bias.data(),    weight1.data(), bias1.data(), weight2.data(), bias2.data(), weight3.data(), bias3.data()};
+  return std::make_unique<asr::MixedModel>(&other, "b\nab\nba\nbbb", weights, 0.5);
+}
+
 using Pieces = std::vector<asr::Piece>;
 
 bool ok = true;
@@ -41,11 +67,13 @@ void run(uint32_t seed) {
   const auto pieces = std::make_shared<const Pieces>(Pieces{{"", false},  {"?", false},  {"a", true}, {"b", true},
                                                             {"a", false}, {"ab", false}, {"", true},  {"c", true}});
   const int32_t vocabulary = static_cast<int32_t>(pieces->size());
-  const Toy toy;
+  static const Toy toy;
+  static const auto both = mixed(toy);
+  const asr::LanguageModel* const models[] = {nullptr, &toy, both.get()};
   const asr::Options options = {static_cast<int32_t>(1 + below(20)), static_cast<int32_t>(1 + below(8)),
                                 static_cast<int64_t>(1 + below(40)), 2 + 10 * uniform(), 2 + 15 * uniform(),
                                 0.3 + 2 * uniform(), {uniform(), uniform() - 0.5, -3 * uniform()}, static_cast<int64_t>(below(2))};
-  asr::Beam beam(pieces, options, below(3) ? &toy : nullptr);
+  asr::Beam beam(pieces, options, models[below(3)]);
   asr::Beam other = beam;
   int64_t end = 0, frames = 0;
   for (int piece = 0; piece < 60; ++piece) {
@@ -68,11 +96,16 @@ void run(uint32_t seed) {
     if (below(9) == 0) other = beam;
     if (below(9) == 0) std::swap(beam, other), frames = end = -1;
     asr::Words words = beam.take();
+    const size_t final = words.words.size();
     const asr::Words tentative = beam.tentative();
     words.words.insert(words.words.end(), tentative.words.begin(), tentative.words.end());
-    for (const asr::Word& word : words.words) {
+    int64_t last = end;
+    for (size_t place = 0; place < words.words.size(); ++place) {
+      const asr::Word& word = words.words[place];
       if (word.behind) continue;
-      check(frames < 0 || (word.start < word.end && word.end <= frames), "times");
+      check(frames < 0 || (last <= word.start && word.start < word.end && word.end <= frames), "times");
+      last = word.end;
+      if (place < final) end = last;
       check(word.confidence >= 0 && word.confidence <= 1 && word.survived >= 0 && word.tokens > 0, "a word");
     }
     double sum = 0;
