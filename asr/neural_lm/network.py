@@ -6,7 +6,7 @@ B batch, V vocabulary, D outputs, C candidates.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,14 @@ def _normalised(hidden: Tensor) -> Tensor:
     return rms_norm(hidden.float(), hidden.shape[-1:], eps=EPSILON)
 
 
+class Drawn(NamedTuple):
+    """Candidates of one step: the first `frequent` are always there."""
+
+    ids: Tensor  # (C,)
+    extra: Tensor  # (C,): added to their scores, ln of how many words each stands for
+    frequent: int
+
+
 class Candidates:
     """Words that a softmax is summed over: the most frequent ones, and a sample of the others for all of them
     (Jean et al. 2015, arXiv 1412.2007), drawn by their counts to the power of 0.75."""
@@ -71,24 +79,23 @@ class Candidates:
         rare = counts[self.frequent :].clamp(min=1).float() ** 0.75
         self._shares = rare / rare.sum()
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Ids (C,), and what is to be added to their scores (C,): ln of how many words each stands for."""
-        always = torch.arange(self.frequent)
+    def draw(self, random: torch.Generator) -> Drawn:
+        always, nothing = torch.arange(self.frequent), torch.zeros(self.frequent)
         if not len(self._shares):
-            return always, torch.zeros(self.frequent)
-        drawn = torch.multinomial(self._shares, self.sampled, replacement=True)
-        weights = -self._shares[drawn].log() - math.log(self.sampled)
-        return torch.cat([always, drawn + self.frequent]), torch.cat([torch.zeros(self.frequent), weights])
+            return Drawn(always, nothing, self.frequent)
+        rare = torch.multinomial(self._shares, self.sampled, replacement=True, generator=random)
+        weights = -self._shares[rare].log() - math.log(self.sampled)
+        return Drawn(torch.cat([always, rare + self.frequent]), torch.cat([nothing, weights]), self.frequent)
 
 
 def sampled_loss(
-    network: Network, vectors: Tensor, words: Tensor, candidates: Candidates, penalty: float
+    network: Network, vectors: Tensor, words: Tensor, candidates: Drawn, penalty: float
 ) -> tuple[Tensor, Tensor]:
     """vectors (B, D), words (B,) -> mean of -ln P + penalty * (ln Z)^2, and of -ln P alone.
 
     The penalty on the normaliser teaches scores that need none (Devlin et al. 2014).
     """
-    drawn, extra = (tensor.to(words.device) for tensor in candidates.draw())
+    drawn, extra = candidates.ids.to(words.device), candidates.extra.to(words.device)
     own = network.scores(vectors, words)
     rows, bias = network.outputs[drawn], network.bias[drawn] + extra
     loss, log_loss = _Sampled.apply(vectors, rows, bias, own, words, drawn, candidates.frequent, penalty)

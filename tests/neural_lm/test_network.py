@@ -27,7 +27,7 @@ def whole_loss(network: Network, histories: torch.Tensor, words: torch.Tensor) -
 def test_where_every_word_is_a_candidate_the_loss_and_its_gradients_are_exact(seed: int, batch: int) -> None:
     network = small(20, seed)
     histories, words = torch.randint(20, (batch, HISTORY)), torch.randint(20, (batch,))
-    candidates = Candidates(torch.ones(20), frequent=20, sampled=0)
+    candidates = Candidates(torch.ones(20), frequent=20, sampled=0).draw(torch.Generator())
     found = sampled_loss(network, network(histories), words, candidates, PENALTY)[0]
     gradients = torch.autograd.grad(found, list(network.parameters()))
     wanted = whole_loss(network, histories, words)
@@ -38,8 +38,8 @@ def test_where_every_word_is_a_candidate_the_loss_and_its_gradients_are_exact(se
 
 def test_the_sample_stands_for_all_rare_words() -> None:
     network = small(50)
-    histories, words = torch.randint(50, (200, HISTORY)), torch.randint(50, (200,))
-    candidates = Candidates(torch.arange(50, 0, -1), frequent=10, sampled=4000)
+    histories, words = torch.randint(50, (20, HISTORY)), torch.randint(50, (20,))
+    candidates = Candidates(torch.arange(50, 0, -1), frequent=10, sampled=1_000_000).draw(torch.Generator())
     with torch.no_grad():
         found, log_loss = sampled_loss(network, network(histories), words, candidates, PENALTY)
     wanted = whole_loss(network, histories, words)

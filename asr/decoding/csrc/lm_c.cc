@@ -121,12 +121,10 @@ EXPORT void asr_lm_sentence(const LanguageModel* model, const char* text, size_t
   const char* end = text + size;
   for (const char* at = text; at < end;) {
     while (at < end && *at == ' ') at++;
-    int32_t node = 0;
     const char* begin = at;
-    for (; at < end && *at != ' '; at++)
-      if (node >= 0) node = model->child(node, (uint8_t)*at);
+    at = std::find(at, end, ' ');
     if (at == begin) break;
-    const uint32_t word = node < 0 ? model->unknown() : model->word(node);
+    const uint32_t word = find_word(*model, {begin, (size_t)(at - begin)});
     const bool unknown = word == model->unknown();
     sums[unknown] += model->score(state, word, &state);
     counts[0]++;
