@@ -93,8 +93,7 @@ def recogniser_options(
     """
     given = {field.name: getattr(args, field.name, None) for field in fields(DecodingConfig)}
     decoding = replace(bundle.decoding, **{name: value for name, value in given.items() if value is not None})
-    if decoding.beam == 1 and args.lm not in (None, "none"):
-        raise UserError("--lm needs alternatives to choose from: give --beam 8 too")
+    bundle = replace(bundle, decoding=decoding)
     language_model = choose_language_model(bundle, args.lm, args.neural_lm)
     hotwords = tuple(Hotword(normalise(phrase)) for phrase in args.hotword)
     pieces, lexicon = bundle.tokenizer.pieces, bundle.tokenizer.lexicon
@@ -107,14 +106,17 @@ def recogniser_options(
     usual = cpu.is_available() and can_pack(bundle.model.config.encoder)
     if args.packing != "torch" and (args.packing or usual):
         bundle.model.packed = Packed(bundle.model, args.packing or packing)
-    changed = replace(bundle, decoding=decoding, language_model=language_model)
-    return RecogniserOptions(changed, args.chunk, hotwords, endpointing, vad)
+    return RecogniserOptions(
+        replace(bundle, language_model=language_model), args.chunk, hotwords, endpointing, vad
+    )
 
 
 def choose_language_model(bundle: Bundle, lm: str | None, neural_lm: str | None) -> LanguageModel | None:
     """The bundle's, or that of the options --lm and --neural-lm. Another one of n-grams is not mixed with the
     bundle's neural one. Raises UserError."""
     own = bundle.language_model
+    if bundle.decoding.beam == 1 and lm not in (None, "none"):
+        raise UserError("--lm needs alternatives to choose from: give --beam 8 too")
     if lm is None and neural_lm is None:
         return own
     if lm == "none" or (lm is None and own is None):

@@ -122,8 +122,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--limit", type=at_least(2, int), metavar="N", help="only N utterances, from all over the manifests"
     )
     args = parser.parse_args(argv)
-    if args.install_lm and not args.lm:
-        parser.error("--install-lm needs --lm FILE")
+    if args.install_lm and not (args.lm or args.neural_lm):
+        parser.error("--install-lm needs --lm FILE or --neural-lm FILE")
     return args
 
 
@@ -132,8 +132,6 @@ def _bundle(args: argparse.Namespace) -> Bundle:
     bundle = load_bundle(args.model)
     if args.beam:
         bundle = replace(bundle, decoding=replace(bundle.decoding, beam=args.beam))
-    if args.lm and bundle.decoding.beam == 1:
-        raise UserError("--lm needs alternatives to choose from: give --beam 8 too")
     return replace(bundle, language_model=choose_language_model(bundle, args.lm, args.neural_lm))
 
 

@@ -57,11 +57,13 @@ def _settings(decoding: Mapping[str, Any]) -> str:
     """The ones that matter most; results.json has all."""
     names = ["beam"]
     if decoding["language_model"]:
-        names += ["language_model", "lm_weight"]
+        names += ["language_model", "neural_lm", "lm_weight"]
     if decoding["hotwords"] or decoding["hotwords_per_utterance"]:
         names += ["hotwords", "hotwords_per_utterance", "hotword_boost", "unbiased"]
     names += ["stable_frames"]
-    shown = [(name.replace("_", " "), decoding[name]) for name in names if decoding[name] or name == "beam"]
+    shown = [
+        (name.replace("_", " "), decoding[name]) for name in names if decoding.get(name) or name == "beam"
+    ]
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else name if value is True else f"{name} {value}"
         for name, value in shown
