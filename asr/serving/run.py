@@ -43,11 +43,29 @@ class Address(NamedTuple):
 
 class Websocket(WebSocketsSansIOProtocol):
     """Reads little at a time: what has been read is taken apart in one go, and of messages of one byte a
-    quarter of a megabyte holds so many that everybody else would wait."""
+    quarter of a megabyte holds so many that everybody else would wait.
+
+    What breaks the protocol, such as a message that is too large, is read to its end: closed with something
+    unread, a connection is reset, and the client never hears why.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.max_size = AT_ONCE  # type: ignore[attr-defined]  # of asyncio's selector transport
         super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.close_sent or self.conn.parser_exc is None:
+            super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        closed = self.conn.close_sent
+        assert closed is not None
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(LEAVING, self.transport.close)
 
 
 class Server(uvicorn.Server):

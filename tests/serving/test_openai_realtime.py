@@ -6,6 +6,8 @@ import asyncio
 import base64
 import copy
 import json
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -394,6 +396,28 @@ def test_a_message_that_is_too_large_closes_the_connection(connection: RealtimeC
     with pytest.raises(ConnectionClosed) as closed:
         connection.recv()
     assert closed.value.rcvd and closed.value.rcvd.code == 1009
+
+
+def test_a_client_hears_why_while_it_is_still_sending(server: Running) -> None:
+    head = (
+        f"GET /v1/realtime?intent=transcription HTTP/1.1\r\nHost: {server.host}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    size = ServeConfig().max_message + 1
+    host, port = server.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(head.encode())
+        received = b""
+        while b"session.created" not in received:
+            received += client.recv(1 << 16)
+        client.sendall(b"\x81\xff" + struct.pack(">Q", size) + b"\0" * 4)  # text, masked, so long
+        client.recv(1, socket.MSG_PEEK)  # the server has said why, and waits for the rest
+        client.sendall(b" " * size)
+        received = b""
+        while more := client.recv(1 << 16):
+            received += more
+    assert received[:1] == b"\x88" and received[2:4] == struct.pack(">H", 1009)
 
 
 def test_a_shutdown_is_preceded_by_the_items_transcript(
