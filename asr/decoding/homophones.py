@@ -25,9 +25,9 @@ class Written(NamedTuple):
     words: tuple[str, ...]
 
     @property
-    def key(self) -> bytes:
-        """Sentences with the same one go on alike."""
-        return b"" if self.state is None else bytes(self.state)
+    def key(self) -> tuple[int, ...]:
+        """Of sentences with the same one only the best is followed."""
+        return () if self.state is None else self.state.context
 
 
 class Writer:
@@ -65,7 +65,7 @@ class Writer:
         sentences = [self._before]
         for way in ways:
             choices = self._choices(way)
-            longer: dict[bytes, Written] = {}
+            longer: dict[tuple[int, ...], Written] = {}
             for before in sentences:
                 for word, bonus in choices.items():
                     made = self._after(before, word, bonus)

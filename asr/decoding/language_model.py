@@ -30,7 +30,7 @@ OURS, KENLM = b"asr-lm\n\0", b"mmap lm http://kheafield.com/code"  # how the fil
 SPECIAL = ("<unk>", "<s>", "</s>")  # by their ids
 FLOATS = 32  # bits of a number that is not quantised
 SPELLED = 0.5  # a model of which the tokenizer spells less is one of another alphabet
-MAX_ORDER, HISTORY = 6, 8  # of csrc/language_model.h
+MAX_ORDER = 6  # of csrc/language_model.h
 
 PROGRESS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
 WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
@@ -41,10 +41,20 @@ _SORTING_MEMORY = 2**28  # bytes, while an ARPA file is read
 _BLOCK = 2**20
 
 
-class State(ctypes.Structure):
-    """The words before, as the model numbers them, the most recent first."""
+class State:
+    """What a model knows of the words before; without a handle, nothing: not even that a sentence begins."""
 
-    _fields_ = [("words", ctypes.c_uint32 * HISTORY), ("length", ctypes.c_uint8)]
+    def __init__(self, handle: int | None = None) -> None:
+        self.handle = handle or library().asr_lm_nothing()
+
+    def __del__(self) -> None:
+        library().asr_lm_forget(self.handle)
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        """The words that the n-grams look at, as the model numbers them, the most recent first."""
+        words = (ctypes.c_uint32 * (MAX_ORDER - 1))()
+        return tuple(words[: library().asr_lm_context(self.handle, words)])
 
 
 @dataclass(frozen=True)
@@ -111,14 +121,13 @@ class LanguageModel:
 
     def begin(self) -> State:
         """Before the first word of a sentence."""
-        state = State()
-        library().asr_lm_begin(self.handle, state)
-        return state
+        return State(library().asr_lm_begin(self.handle))
 
     def score(self, before: State, word: str) -> tuple[float, State]:
         """ln P of a word after others, and the state after it."""
-        after, encoded = State(), word.encode()
-        return library().asr_lm_score(self.handle, before, encoded, len(encoded), after), after
+        log_prob, encoded = ctypes.c_float(), word.encode()
+        after = library().asr_lm_score(self.handle, before.handle, encoded, len(encoded), log_prob)
+        return log_prob.value, State(after)
 
     def knows(self, word: str) -> bool:
         return not self.perplexity([word]).unknown
@@ -129,7 +138,7 @@ class LanguageModel:
         for word in text.split():
             score, state = self.score(state, word)
             scores.append(score)
-        return [*scores, library().asr_lm_score_end(self.handle, state)]
+        return [*scores, library().asr_lm_score_end(self.handle, state.handle)]
 
     def perplexity(self, sentences: Iterable[str]) -> Perplexity:
         """Of sentences that are normalised; those without a word are left out."""
@@ -299,7 +308,6 @@ def library() -> ctypes.CDLL:
     lib = native.library()
     pointer, text, size, integer = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int
     number, long, real = ctypes.c_uint64, ctypes.c_int64, ctypes.c_double
-    state = ctypes.POINTER(State)
     functions: dict[str, tuple[Any, list[Any]]] = {
         "open": (pointer, [text, text]),
         "pronounced": (pointer, [pointer, text, size, text]),
@@ -309,9 +317,12 @@ def library() -> ctypes.CDLL:
         "counts": (integer, [pointer, ctypes.POINTER(number)]),
         "spellable": (real, [pointer, text, text]),
         "sentence": (None, [pointer, text, size, ctypes.POINTER(real), ctypes.POINTER(number)]),
-        "begin": (None, [pointer, state]),
-        "score": (ctypes.c_float, [pointer, state, text, size, state]),
-        "score_end": (ctypes.c_float, [pointer, state]),
+        "nothing": (pointer, []),
+        "begin": (pointer, [pointer]),
+        "score": (pointer, [pointer, pointer, text, size, ctypes.POINTER(ctypes.c_float)]),
+        "score_end": (ctypes.c_float, [pointer, pointer]),
+        "forget": (None, [pointer]),
+        "context": (integer, [pointer, ctypes.POINTER(ctypes.c_uint32)]),
         "arpa": (pointer, [text, text, number, text]),
         "arpa_close": (None, [pointer]),
         "arpa_feed": (long, [pointer, text, size, text]),

@@ -1,6 +1,6 @@
 """Neural language models: their file, and mixing one with n-grams. csrc/neural.h has the equations.
 
-V words, E size of an embedding, H hidden units, D outputs.
+V words, E size of an embedding, H hidden units, D outputs. Of gates, f comes before n.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from asr.decoding.language_model import HISTORY, SPECIAL, LanguageModel, checked, library
+from asr.decoding.language_model import SPECIAL, LanguageModel, checked, library
 from asr.errors import UserError
 
-FORMAT = "asr-neural-lm 1"
+FORMAT = "asr-neural-lm 2"
 
 _ROWS = ("embeddings", "outputs")
-_LAYERS = ("weight1", "bias1", "weight2", "bias2", "weight3", "bias3")
+_LAYERS = (
+    *("weight_ih", "bias_ih", "weight_hh", "bias_hn"),
+    *("weight_mix", "bias_mix", "weight_out", "bias_out"),
+)
 
 
 @dataclass(frozen=True)
 class NeuralModel:
     """words: without `SPECIAL`, which come before. share: of the mixture that is its own, between 0 and 1.
-    embeddings (V, E), outputs (V, D), bias (V). layers: weight1 (HISTORY * E, H), bias1 (H), weight2 (H, H),
-    bias2 (H), weight3 (H, D), bias3 (D). Float32.
+    embeddings (V, E), outputs (V, D), bias (V). layers: weight_ih (E, 2H), bias_ih (2H), weight_hh (H, 2H),
+    bias_hn (H), weight_mix (H, H), bias_mix (H), weight_out (H, D), bias_out (D). Float32.
     """
 
     words: tuple[str, ...]
@@ -87,7 +90,7 @@ class _Weights(ctypes.Structure):
     @classmethod
     def of(cls, tensors: dict[str, NDArray[Any]]) -> _Weights:
         rows = (_Rows(*(tensors[key].ctypes.data for key in (name, f"{name}.scales"))) for name in _ROWS)
-        sizes = (*tensors["embeddings"].shape, *tensors["weight3"].shape)
+        sizes = (*tensors["embeddings"].shape, *tensors["weight_out"].shape)
         return cls(*sizes, *rows, *(tensors[name].ctypes.data for name in ("bias", *_LAYERS)))
 
 
@@ -102,24 +105,28 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], float]:
         with safe_open(path, "np") as file:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
-                raise UserError(f"{path}: not a neural language model; asr neural-lm makes one")
+                raise UserError(f"{path}: no neural language model of this version; asr neural-lm makes one")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             share = float(about["share"])
+            if not 0 <= share <= 1:
+                raise ValueError(f"a share of {share}")
         floats = {name: each for name, each in tensors.items() if each.dtype == np.float16}
         tensors |= {name: np.ascontiguousarray(each, np.float32) for name, each in floats.items()}
         words = tensors["words"].tobytes().count(b"\n") + 1 + len(SPECIAL)
-        (hidden, output), embedding = tensors["weight3"].shape, tensors["embeddings"].shape[1]
+        (hidden, output), embedding = tensors["weight_out"].shape, tensors["embeddings"].shape[1]
         sizes = {
             "embeddings": (words, embedding),
             "embeddings.scales": (words,),
             "outputs": (words, output),
             "outputs.scales": (words,),
             "bias": (words,),
-            "weight1": (HISTORY * embedding, hidden),
-            "bias1": (hidden,),
-            "weight2": (hidden, hidden),
-            "bias2": (hidden,),
-            "bias3": (output,),
+            "weight_ih": (embedding, 2 * hidden),
+            "bias_ih": (2 * hidden,),
+            "weight_hh": (hidden, 2 * hidden),
+            "bias_hn": (hidden,),
+            "weight_mix": (hidden, hidden),
+            "bias_mix": (hidden,),
+            "bias_out": (output,),
         }
         wrong = [name for name, size in sizes.items() if tensors[name].shape != size]
     except FileNotFoundError as error:

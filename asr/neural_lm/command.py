@@ -21,7 +21,7 @@ from asr.decoding.language_model import LanguageModel
 from asr.decoding.neural_model import MixedModel
 from asr.errors import UserError
 from asr.lm import make_room, sentences
-from asr.neural_lm.corpus import read
+from asr.neural_lm.corpus import UNKNOWN, read
 from asr.neural_lm.training import NeuralLmTraining, Sizes
 from asr.training.callbacks import LAST, GentleStop, SaveLast
 from asr.training.checkpoint import WholeCheckpoints
@@ -35,13 +35,13 @@ def train(texts: Sequence[Path], ngrams: LanguageModel, output: Path, args: argp
     """Train, or go on, and write `output`; False where it was stopped before the end."""
     corpus = read(texts, args.words, ngrams)
     tokens = len(corpus.ids)
-    steps = max(1, int(args.epochs * tokens / args.batch))
-    known = 1 - float((corpus.ids == 0).sum()) / tokens
+    known = 1 - int((corpus.ids == UNKNOWN).sum()) / tokens
+    sizes = Sizes(**{field.name: getattr(args, field.name) for field in fields(Sizes)})
+    module = NeuralLmTraining(corpus, sizes, args.rate, args.epochs, args.batch, args.joined, args.seed)
+    steps = module.steps
     print(
         f"{tokens:,} words and ends, {known:.1%} of them {len(corpus.words):,} that it learns; {steps} steps"
     )
-    sizes = Sizes(**{field.name: getattr(args, field.name) for field in fields(Sizes)})
-    module = NeuralLmTraining(corpus, sizes, args.rate, steps, args.batch, args.seed)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     trainer = Trainer(
         max_steps=steps,
@@ -49,7 +49,7 @@ def train(texts: Sequence[Path], ngrams: LanguageModel, output: Path, args: argp
         precision="bf16-mixed",
         gradient_clip_val=1.0,
         callbacks=[GentleStop(), SaveLast(checkpoints, SAVED_EVERY)],
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints("call it again", "delete it to begin anew")],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -102,6 +102,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=at_least(0, float), default=1.0, help="over the text (%(default)s)")
     parser.add_argument("--batch", type=whole, default=4096, metavar="N", help="words a step (%(default)s)")
+    parser.add_argument(
+        "--joined",
+        type=at_least(0, float),
+        default=0.25,
+        metavar="SHARE",
+        help="of lines that go on in the next one, as speech does (%(default)s)",
+    )
     parser.add_argument("--rate", type=at_least(0, float), default=3e-3, help="AdamW's highest (%(default)s)")
     for field in fields(Sizes):
         parser.add_argument(

@@ -1,4 +1,7 @@
-"""Text as numbers: the words that a neural language model knows, and what comes before each."""
+"""Text as numbers: the words that a neural language model knows, and batches of sentences.
+
+B sequences, T words of the longest of them.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,88 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.language_model import HISTORY, SPECIAL, LanguageModel
+from asr.decoding.language_model import SPECIAL, LanguageModel
 from asr.errors import UserError
 from asr.lm import sentences
 
 UNKNOWN, BEGIN, END = range(len(SPECIAL))
 
 
+LONGEST = 100  # words of a sequence; what is longer is cut
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """N words of text and ends of sentences, of a vocabulary of V.
+    """N words of text and ends of sentences.
 
-    words: those of the vocabulary that are not `SPECIAL`, the most frequent first, from id 3 on.
-    ids (N,) int32. places (N,) uint8: how many words of the sentence come before, at most HISTORY.
+    words: those that are not `SPECIAL`, the most frequent first, from id 3 on. ids (N,) int32.
     """
 
     words: tuple[str, ...]
-    ids: Tensor
-    places: Tensor
-
-    def histories(self, at: Tensor) -> Tensor:
-        """Places in the text (B,) -> (B, HISTORY): the words before, the most recent first, then BEGIN."""
-        back = torch.arange(1, HISTORY + 1)
-        before = self.ids[(at[:, None] - back).clamp(min=0)].long()
-        return before.masked_fill(back > self.places[at][:, None], BEGIN)
+    ids: NDArray[np.int32]
 
     def counts(self) -> Tensor:
-        """(V,): how often each is there."""
-        return torch.bincount(self.ids, minlength=len(SPECIAL) + len(self.words))
+        """(V,): how often each of the vocabulary is there."""
+        return torch.from_numpy(np.bincount(self.ids, minlength=len(SPECIAL) + len(self.words)))
+
+
+class Batch(NamedTuple):
+    """(B, T) each. before: the word before each, BEGIN where a sentence begins. real: not behind the end."""
+
+    before: Tensor
+    words: Tensor
+    real: Tensor
+
+
+class Epoch(Sequence[Batch]):
+    """All of a text once, in batches of up to `size` words, sequences of like lengths together, shuffled.
+
+    A sequence is a sentence, or several: of ends, a share of `joined` is left out, others each epoch. What is
+    said in one breath is often more than one sentence.
+    """
+
+    def __init__(self, corpus: Corpus, size: int, joined: float, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        left_out = (corpus.ids == END) & (random.random(len(corpus.ids), np.float32) < joined)
+        left_out[-1] = False
+        self._ids = corpus.ids[~left_out]
+        ends = np.flatnonzero(self._ids == END) + 1
+        starts = np.concatenate([[0], ends[:-1]])
+        parts = -(-(ends - starts) // LONGEST)
+        within = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
+        starts = np.repeat(starts, parts) + LONGEST * within
+        lengths = np.minimum(np.repeat(ends, parts) - starts, LONGEST)
+        order = random.permutation(len(starts))
+        order = order[np.argsort(lengths[order], kind="stable")]
+        self._starts, self._lengths = starts[order], lengths[order]
+        first, self._batches = 0, []
+        while first < len(order):
+            most = max(1, size // int(self._lengths[first]))
+            last = int(self._lengths[min(first + most, len(order)) - 1])
+            stop = min(first + max(1, size // last), len(order))
+            self._batches.append(slice(first, stop))
+            first = stop
+        random.shuffle(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Batch:  # type: ignore[override]
+        part = self._batches[number]
+        starts, lengths = self._starts[part, None], self._lengths[part, None]
+        place = np.arange(lengths.max())
+        at = np.minimum(starts + place, len(self._ids) - 1)
+        real = torch.from_numpy(place < lengths)
+        words = torch.from_numpy(self._ids[at].astype(np.int64))
+        before = torch.from_numpy(self._ids[at - 1].astype(np.int64))
+        return Batch(before.masked_fill(before == END, BEGIN), words, real)
 
 
 def read(texts: Iterable[Path], most: int, ngrams: LanguageModel) -> Corpus:
@@ -61,16 +113,5 @@ def read(texts: Iterable[Path], most: int, ngrams: LanguageModel) -> Corpus:
     kept = [place for place in order.tolist() if ngrams.knows(spelled[place])][:most]
     renamed = np.zeros(len(known), np.int32)  # UNKNOWN
     renamed[kept] = np.arange(len(SPECIAL), len(SPECIAL) + len(kept))
-    return _with_ends(tuple(spelled[place] for place in kept), renamed[np.array(ids)], np.array(lengths))
-
-
-def _with_ends(words: Sequence[str], said: np.ndarray, lengths: np.ndarray) -> Corpus:
-    ends = np.cumsum(lengths + 1) - 1
-    ids = np.full(len(said) + len(lengths), END, np.int32)
-    within = np.ones(len(ids), bool)
-    within[ends] = False
-    ids[within] = said
-    places = np.arange(len(ids)) - np.repeat(ends - lengths, lengths + 1)
-    return Corpus(
-        tuple(words), torch.from_numpy(ids), torch.from_numpy(places.clip(max=HISTORY).astype(np.uint8))
-    )
+    with_ends = np.insert(renamed[np.array(ids)], np.cumsum(lengths), END)
+    return Corpus(tuple(spelled[place] for place in kept), with_ends)

@@ -1,6 +1,6 @@
 """The network of csrc/neural.h, and a softmax over a sample of its vocabulary.
 
-B batch, V vocabulary, D outputs, C candidates.
+B batch, T time, V vocabulary, D outputs, C candidates.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import embedding, rms_norm, silu
 
-from asr.decoding.language_model import HISTORY
 from asr.decoding.neural_model import NeuralModel
+from asr.mgu import MGU
 
 EPSILON = 1e-6  # of csrc/neural.cc
 
@@ -21,38 +21,39 @@ _ROWS = 256  # of the batch at a time: scores of that many fit the cache
 
 
 class Network(nn.Module):
-    """Histories -> vectors; a word's score is the scalar product with its row of `outputs`, and its bias."""
+    """Words -> vectors; the next word's score is their product with its row of `outputs`, and its bias."""
 
     def __init__(self, vocabulary: int, embedding: int, hidden: int, projection: int) -> None:
         super().__init__()
         self.embeddings = nn.Embedding(vocabulary, embedding)
-        self.layers = nn.ModuleList(
-            nn.Linear(*sizes)
-            for sizes in ((HISTORY * embedding, hidden), (hidden, hidden), (hidden, projection))
-        )
+        self.cell = MGU(embedding, hidden)
+        self.mix, self.out = nn.Linear(hidden, hidden), nn.Linear(hidden, projection)
         self.outputs = nn.Parameter(torch.empty(vocabulary, projection))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         nn.init.normal_(self.embeddings.weight, std=0.1)
         nn.init.normal_(self.outputs, std=0.05)
+        with torch.no_grad():
+            self.cell.weight_ih.mul_(5)  # embeddings are small, so that steps change them
 
-    def forward(self, histories: Tensor) -> Tensor:
-        """(B, HISTORY) ids, the most recent first -> (B, D)."""
-        first, second, third = self.layers
-        hidden = silu(first(self.embeddings(histories).flatten(1)))
-        hidden = hidden + silu(second(_normalised(hidden)))
-        vectors: Tensor = third(_normalised(hidden))
+    def forward(self, before: Tensor) -> Tensor:
+        """(B, T) ids of sentences from their beginning -> (B, T, D)."""
+        hidden, _ = self.cell(self.embeddings(before), self.cell.initial_state(len(before)))
+        hidden = hidden + silu(self.mix(_normalised(hidden)))
+        vectors: Tensor = self.out(_normalised(hidden))
         return vectors
-
-    def scores(self, vectors: Tensor, words: Tensor) -> Tensor:
-        """(B, D) and ids (B,) -> (B,)."""
-        return (vectors * self.outputs[words]).sum(-1) + self.bias[words]
 
     def export(self, words: tuple[str, ...], share: float) -> NeuralModel:
         arrays = {name: tensor.detach().cpu().float().numpy() for name, tensor in self.named_parameters()}
-        layers = {}
-        for number in range(len(self.layers)):
-            layers[f"weight{number + 1}"] = arrays[f"layers.{number}.weight"].T.copy()
-            layers[f"bias{number + 1}"] = arrays[f"layers.{number}.bias"]
+        layers = {
+            "weight_ih": arrays["cell.weight_ih"].T.copy(),
+            "bias_ih": arrays["cell.bias"],
+            "weight_hh": arrays["cell.weight_hh"].T.copy(),
+            "bias_hn": arrays["cell.bias_hn"],
+            "weight_mix": arrays["mix.weight"].T.copy(),
+            "bias_mix": arrays["mix.bias"],
+            "weight_out": arrays["out.weight"].T.copy(),
+            "bias_out": arrays["out.bias"],
+        }
         return NeuralModel(
             words, share, arrays["embeddings.weight"], arrays["outputs"], arrays["bias"], layers
         )
@@ -96,8 +97,10 @@ def sampled_loss(
     The penalty on the normaliser teaches scores that need none (Devlin et al. 2014).
     """
     drawn, extra = candidates.ids.to(words.device), candidates.extra.to(words.device)
-    own = network.scores(vectors, words)
-    rows, bias = network.outputs[drawn], network.bias[drawn] + extra
+    wanted = torch.cat([drawn, words])  # at once: each look into a table has a gradient as large as the table
+    rows, bias = embedding(wanted, network.outputs), network.bias[wanted]
+    own = (vectors * rows[len(drawn) :]).sum(-1) + bias[len(drawn) :]
+    rows, bias = rows[: len(drawn)], bias[: len(drawn)] + extra
     loss, log_loss = _Sampled.apply(vectors, rows, bias, own, words, drawn, candidates.frequent, penalty)
     return loss, log_loss
 

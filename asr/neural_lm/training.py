@@ -1,4 +1,4 @@
-"""Training as a LightningModule: batches of places in a text, each with the words before it."""
+"""Training as a LightningModule."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from asr.errors import UserError
-from asr.neural_lm.corpus import Corpus
+from asr.neural_lm.corpus import Batch, Corpus, Epoch
 from asr.neural_lm.network import Candidates, Network, sampled_loss
 from asr.training.schedule import Optimiser, make_optimiser, schedule
 
-FREQUENT, SAMPLED = 2048, 2048  # candidates
+FREQUENT, SAMPLED = 2048, 1024  # candidates
 PENALTY = (
     0.1  # on the squared normaliser: of en-small's, ln Z is -0.01 on unseen text, with a deviation of 0.24
 )
@@ -28,7 +29,7 @@ SAID_EVERY = 500  # steps
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of an embedding, of the hidden layers, and of what a word's row of outputs is multiplied with."""
+    """Of an embedding, of the state, and of what a word's row of outputs is multiplied with."""
 
     embedding: int = 128
     hidden: int = 512
@@ -36,9 +37,14 @@ class Sizes:
 
 
 class NeuralLmTraining(LightningModule):
-    def __init__(self, corpus: Corpus, sizes: Sizes, rate: float, steps: int, batch: int, seed: int) -> None:
+    """epochs: over the text; batch: words a step; joined: as in `Epoch`."""
+
+    def __init__(
+        self, corpus: Corpus, sizes: Sizes, rate: float, epochs: float, batch: int, joined: float, seed: int
+    ) -> None:
         super().__init__()
-        self.corpus, self.sizes, self.steps, self.batch, self.seed = corpus, sizes, steps, batch, seed
+        self.corpus, self.sizes, self.batch, self.joined, self.seed = corpus, sizes, batch, joined, seed
+        self.steps = max(1, int(epochs * len(Epoch(corpus, batch, joined, seed))))
         self.optimiser = Optimiser(rate=rate, warmup=200, floor=0.02, weight_decay=0.0)
         counts = corpus.counts()
         self.network = Network(len(counts), sizes.embedding, sizes.hidden, sizes.projection)
@@ -54,15 +60,14 @@ class NeuralLmTraining(LightningModule):
         text = "\n".join(self.corpus.words).encode()
         return f"{self.sizes}, {len(self.corpus.ids)} words and ends, {hashlib.sha256(text).hexdigest()}"
 
-    def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> Tensor:
-        histories, words = batch
-        vectors = self.network(histories).float()
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        vectors = self.network(batch.before)[batch.real].float()
         step = self.global_step + 1
         random = torch.Generator().manual_seed(
             self.seed * self.steps + step
         )  # what is resumed draws the same
         drawn = self.candidates.draw(random)
-        loss, log_loss = sampled_loss(self.network, vectors, words, drawn, PENALTY)
+        loss, log_loss = sampled_loss(self.network, vectors, batch.words[batch.real], drawn, PENALTY)
         self._losses.append(float(log_loss))
         if step % SAID_EVERY == 0 or step == self.steps:
             minutes, mean = (time.monotonic() - self._began) / 60, math.fsum(self._losses) / len(self._losses)
@@ -73,8 +78,10 @@ class NeuralLmTraining(LightningModule):
             )
         return loss
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        return DataLoader(_Batches(self.corpus, self.batch, self.seed, self.global_step), batch_size=None)
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(
+            _Batches(self.corpus, self.batch, self.joined, self.seed, self.global_step), batch_size=None
+        )
 
     def configure_optimizers(self) -> Any:
         optimiser = make_optimiser(self.parameters(), self.optimiser, fused=False)  # Lightning clips
@@ -92,21 +99,16 @@ class NeuralLmTraining(LightningModule):
             )
 
 
-class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Histories and words, without end: all of the text in one random order after the other."""
+class _Batches(IterableDataset[Batch]):
+    """One epoch after the other, without end, from step `first` on."""
 
-    def __init__(self, corpus: Corpus, batch: int, seed: int, first: int) -> None:
-        self.corpus, self.batch, self.seed, self.first = corpus, min(batch, len(corpus.ids)), seed, first
+    def __init__(self, corpus: Corpus, batch: int, joined: float, seed: int, first: int) -> None:
+        self.corpus, self.batch, self.joined, self.seed, self.first = corpus, batch, joined, seed, first
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        an_epoch = len(self.corpus.ids) // self.batch
-        step = self.first
-        while True:
-            epoch, within = divmod(step, an_epoch)
-            order = torch.randperm(
-                len(self.corpus.ids), generator=torch.Generator().manual_seed(self.seed + epoch)
-            )
-            for start in range(within * self.batch, an_epoch * self.batch, self.batch):
-                at = order[start : start + self.batch]
-                yield self.corpus.histories(at), self.corpus.ids[at].long()
-                step += 1
+    def __iter__(self) -> Iterator[Batch]:
+        skipped = self.first
+        for number in count():
+            epoch = Epoch(self.corpus, self.batch, self.joined, self.seed + number)
+            for place in range(min(skipped, len(epoch)), len(epoch)):
+                yield epoch[place]
+            skipped = max(0, skipped - len(epoch))

@@ -22,10 +22,18 @@ from torch import Tensor
 
 from asr.errors import UserError
 
+ANEW = "give another, or leave --ckpt_path away to train from the start"
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside the target and renames. Lightning's own way writes in the temporary directory and moves,
-    which across file systems is a copy that a full disk can cut short."""
+    which across file systems is a copy that a full disk can cut short.
+
+    again, anew: what the user can do to go on from the last checkpoint, and to do without a damaged one.
+    """
+
+    def __init__(self, again: str = "go on with --ckpt_path last", anew: str = ANEW) -> None:
+        self.again, self.anew = again, anew
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
@@ -43,13 +51,13 @@ class WholeCheckpoints(TorchCheckpointIO):
                 raise
             raise UserError(
                 f"{path}: no space left on the disk for this checkpoint; the one before it is whole:"
-                " free some space and go on with --ckpt_path last"
+                f" free some space and {self.again}"
             ) from error
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: Any = None
     ) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        return read_checkpoint(Path(path), self.anew)
 
 
 def _write(path: Path, buffer: io.BytesIO) -> None:
@@ -59,18 +67,16 @@ def _write(path: Path, buffer: io.BytesIO) -> None:
         os.fsync(file.fileno())  # else a full disk may show only after the rename
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, anew: str = ANEW) -> dict[str, Any]:
     """Tensors and plain values alone; UserError where there is no checkpoint or a damaged one."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such checkpoint; leave --ckpt_path away to train from the start"
-        ) from error
+        raise UserError(f"{path}: no such checkpoint; {anew}") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a checkpoint of asr train, or a damaged one; give another") from error
+        raise UserError(f"{path}: no checkpoint, or a damaged one; {anew}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "identity" not in checkpoint:
-        raise UserError(f"{path}: not a checkpoint of `asr train`; give one from its checkpoints directory")
+        raise UserError(f"{path}: a checkpoint of something else; {anew}")
     return checkpoint
 
 

@@ -64,11 +64,9 @@ train mmi
 # 7. Language models, of n-grams and neural, and the settings of decoding
 [ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --prune 1 0 0 0 --prune-entropy 1.1e-7 \
     --output $exp/lm.bin
-texts='import sys; from asr.data.manifest import load_cuts
-for cut in load_cuts(sys.argv[1:]): print(cut.supervisions[0].text)'
-[ -f $exp/dev.txt ] || python -c "$texts" $dev >$exp/dev.txt
+[ -f $exp/dev.txt ] || python -m data_prep.texts $dev >$exp/dev.txt
 [ -f $exp/neural-lm.safetensors ] || asr neural-lm $data/transcripts.txt $data/books.txt.xz --lm $exp/lm.bin \
-    --dev $exp/dev.txt --epochs 1.13 --output $exp/neural-lm.safetensors
+    --dev $exp/dev.txt --epochs 1.75 --output $exp/neural-lm.safetensors
 [ -f $exp/mmi/bundle/lm.bin ] || asr calibrate --model $exp/mmi/bundle --cuts $dev --lm $exp/lm.bin \
     --neural-lm $exp/neural-lm.safetensors --install-lm --alignments $exp/dev.ctm --plot recipes/en_small/reliability.png
 

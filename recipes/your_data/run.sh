@@ -43,9 +43,7 @@ fi
 
 # 5. Settings of decoding and language models of the model that it comes from, and one of your sentences alone
 [ -f $exp/bundle/lm.bin ] || cp asr/models/en-small/{lm.bin,neural-lm.safetensors,decoding.yaml} $exp/bundle/
-texts='import sys; from asr.data.manifest import load_cuts
-for cut in load_cuts(sys.argv[1:]): print(cut.supervisions[0].text)'
-[ -f $exp/own.bin ] || python -c "$texts" $data/train.jsonl.gz | asr lm - --order 3 --output $exp/own.bin
+[ -f $exp/own.bin ] || python -m data_prep.texts $data/train.jsonl.gz | asr lm - --order 3 --output $exp/own.bin
 
 # 6. What it was worth, and what the second language model makes of it, which knows no other words than yours
 after() { asr evaluate --model $exp/bundle --cuts $data/dev.jsonl.gz --output-dir "$exp/$1" "${@:2}"; }

@@ -14,7 +14,7 @@ class Toy : public asr::LanguageModel {
  public:
   asr::LmState begin() const override { return {}; }
   float score(const asr::LmState& in, uint32_t word, asr::LmState* out) const override {
-    *out = {{word, in.words[0]}, 2};
+    *out = {{word, in.words[0]}, 2, nullptr};
     return -0.1f - ((word * 2654435761u ^ in.words[0] * 40503u) % 1000) / 200.0f;
   }
   float score_end(const asr::LmState& in) const override { return -0.5f * (in.words[0] % 3); }
@@ -42,12 +42,14 @@ std::unique_ptr<asr::MixedModel> mixed(const asr::LanguageModel& other) {
   };
   const auto embeddings = bytes(kWords * kEmbedding), outputs = bytes(kWords * kOutput);
   const std::vector<float> scales(kWords, 0.01f), bias(kWords, -2);
-  const auto weight1 = some(asr::kHistory * kEmbedding * kHidden), bias1 = some(kHidden);
-  const auto weight2 = some(kHidden * kHidden), bias2 = some(kHidden);
-  const auto weight3 = some(kHidden * kOutput), bias3 = some(kOutput);
+  const auto weight_ih = some(kEmbedding * 2 * kHidden), bias_ih = some(2 * kHidden);
+  const auto weight_hh = some(kHidden * 2 * kHidden), bias_hn = some(kHidden);
+  const auto weight_mix = some(kHidden * kHidden), bias_mix = some(kHidden);
+  const auto weight_out = some(kHidden * kOutput), bias_out = some(kOutput);
   const asr::NeuralWeights weights = {
-      kWords,         kEmbedding,   kHidden,        kOutput,      {embeddings.data(), scales.data()}, {outputs.data(), scales.data()},
-      bias.data(),    weight1.data(), bias1.data(), weight2.data(), bias2.data(), weight3.data(), bias3.data()};
+      kWords, kEmbedding, kHidden, kOutput, {embeddings.data(), scales.data()}, {outputs.data(), scales.data()}, bias.data(),
+      weight_ih.data(), bias_ih.data(), weight_hh.data(), bias_hn.data(), weight_mix.data(), bias_mix.data(),
+      weight_out.data(), bias_out.data()};
   return std::make_unique<asr::MixedModel>(&other, "b\nab\nba\nbbb", weights, 0.5);
 }
 

@@ -9,7 +9,7 @@ import torch
 
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import DecodingConfig
-from asr.decoding.language_model import HISTORY, SPECIAL, LanguageModel, State
+from asr.decoding.language_model import SPECIAL, LanguageModel, State
 from asr.decoding.neural_model import MixedModel, NeuralModel
 from asr.errors import UserError
 from asr.neural_lm.network import Network
@@ -28,7 +28,8 @@ def ngrams(tmp_path: Path) -> LanguageModel:
 def network(seed: int = 0, output: int = 20) -> Network:
     torch.manual_seed(seed)
     made = Network(len(SPECIAL) + len(WORDS), embedding=7, hidden=24, projection=output)
-    torch.nn.init.normal_(made.outputs)
+    for each in (made.outputs, made.embeddings.weight, made.cell.bias_hn, made.cell.bias):
+        torch.nn.init.normal_(each)
     return made
 
 
@@ -40,12 +41,9 @@ def save(tmp_path: Path, network: Network, share: float) -> Path:
 def log_probs(network: Network, words: list[str]) -> list[float]:
     """Of words and the end, as torch has it; words that it does not know are <unk>."""
     ids = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
-    history, found = [1] * HISTORY, []
-    for word in (*words, "</s>"):
-        vector = network(torch.tensor([history]))
-        found.append(network.scores(vector, torch.tensor([ids.get(word, 0)])).item())
-        history = [ids.get(word, 0), *history[:-1]]
-    return found
+    said = torch.tensor([ids.get(word, 0) for word in ("<s>", *words, "</s>")])
+    scores = network(said[None, :-1])[0] @ network.outputs.T + network.bias
+    return scores.gather(1, said[1:, None]).squeeze(1).tolist()
 
 
 @pytest.mark.parametrize("output", [20, 16, 3])
@@ -125,7 +123,13 @@ def test_files_that_are_no_models_are_named(ngrams: LanguageModel, tmp_path: Pat
     NeuralModel(WORDS[:-1], 0.5, made.embeddings, made.outputs, made.bias, made.layers).save(
         tmp_path / "short.safetensors"
     )
+    for name, share in (("more", 1.5), ("nan", math.nan)):
+        NeuralModel(WORDS, share, made.embeddings, made.outputs, made.bias, made.layers).save(
+            tmp_path / f"{name}.safetensors"
+        )
     for name, reason in (
+        ("more", "a share of 1.5"),
+        ("nan", "a share of nan"),
         ("cut", "copy it again"),
         ("text", "copy it again"),
         ("none", "no such neural language model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import OF_PHONES
 from asr.decoding.homophones import Writer
 from asr.decoding.hotwords import Hotword, read_hotwords
-from asr.decoding.language_model import LanguageModel, library, pronounced
+from asr.decoding.language_model import LanguageModel, State, library, pronounced
 from asr.errors import UserError
 from asr.lexicon import Lexicon, PhoneTokenizer
 from tests.decoding.conftest import estimate_text
@@ -69,14 +70,11 @@ def decode(decoder: BeamDecoder, log_probs: NDArray[np.float32]) -> str:
 def test_a_pronunciation_scores_as_its_likeliest_word(
     tokenizer: PhoneTokenizer, model: LanguageModel
 ) -> None:
-    scored, state = pronounced(tokenizer.lexicon, model), model.begin()
+    scored, state, said = pronounced(tokenizer.lexicon, model), model.begin(), ctypes.c_float()
     for way, word in (("DEr", "there"), ("Iz", "is"), ("e", "a"), ("dcg", "dog")):
-        said, after = (
-            library().asr_lm_score(scored.handle, state, way.encode(), len(way), model.begin()),
-            state,
-        )
-        score, state = model.score(after, word)
-        assert said == score
+        State(library().asr_lm_score(scored.handle, state.handle, way.encode(), len(way), said))
+        score, state = model.score(state, word)
+        assert said.value == score
 
 
 def test_words_around_decide_between_homophones(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asr.cli import dispatch
-from asr.decoding.language_model import HISTORY, LanguageModel
+from asr.decoding.language_model import LanguageModel
 from asr.decoding.neural_model import MixedModel
 from asr.errors import UserError
 from asr.neural_lm import training
-from asr.neural_lm.corpus import BEGIN, END, UNKNOWN, read
+from asr.neural_lm.corpus import BEGIN, END, LONGEST, UNKNOWN, Batch, Corpus, Epoch, read
 from asr.neural_lm.training import NeuralLmTraining
 
 WORDS = ("apple", "bear", "cat", "door", "egg")
@@ -66,9 +69,7 @@ def test_stopped_and_called_again_it_ends_where_it_would_have(
     assert dispatch(arguments(texts, whole, "--epochs", "0.2")) == 0
     step = NeuralLmTraining.training_step
 
-    def interrupted(
-        self: NeuralLmTraining, batch: tuple[torch.Tensor, torch.Tensor], number: int
-    ) -> torch.Tensor:
+    def interrupted(self: NeuralLmTraining, batch: Batch, number: int) -> torch.Tensor:
         self.trainer.should_stop |= self.global_step == 11
         return step(self, batch, number)
 
@@ -77,23 +78,56 @@ def test_stopped_and_called_again_it_ends_where_it_would_have(
     assert not parts.exists()
     with pytest.raises(UserError, match="delete its checkpoint"):
         dispatch(arguments(texts, parts, "--epochs", "0.2", "--hidden", "16"))
+    last = next(tmp_path.glob("*.checkpoints/*"))
+    kept = last.read_bytes()
+    last.write_bytes(kept[:-1000])
+    with pytest.raises(UserError, match="damaged one; delete it to begin anew"):
+        dispatch(arguments(texts, parts, "--epochs", "0.2"))
+    last.write_bytes(kept)
     assert dispatch(arguments(texts, parts, "--epochs", "0.2")) == 0
     ngrams = LanguageModel.open(texts / "lm.bin")
     scores = [MixedModel(ngrams, path).scores("apple bear cat") for path in (whole, parts)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
-def test_histories_begin_with_their_sentence(texts: Path, tmp_path: Path) -> None:
+def test_a_text_as_numbers(texts: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("apple bear\ncat unheard apple\n\napple\n")
     corpus = read([tmp_path / "text.txt"], 2, LanguageModel.open(texts / "lm.bin"))
     apple, bear = (3 + corpus.words.index(word) for word in ("apple", "bear"))
     assert corpus.ids.tolist() == [apple, bear, END, UNKNOWN, UNKNOWN, apple, END, apple, END]
-    histories = corpus.histories(torch.arange(9))
-    before = [[word for word in row if word != BEGIN] for row in histories.tolist()]
-    assert histories.shape == (9, HISTORY)
-    first, second, third = [[], [apple], [bear, apple]], [[], [UNKNOWN], [UNKNOWN] * 2], [[], [apple]]
-    assert before == [*first, *second, [apple, UNKNOWN, UNKNOWN], *third]
     assert corpus.counts().tolist() == [2, 0, 3, 3, 1]
+
+
+def sequences(epoch: Epoch) -> list[list[int]]:
+    """What is said, of texts whose words are 3, 4, ...; checks what is given as said before."""
+    found = []
+    for batch in epoch:
+        for before, words, real in zip(*batch, strict=True):
+            said = words[real].tolist()
+            assert before[real].tolist()[1:] == said[:-1]
+            if said[0] != END:  # a part of a sentence follows the one before
+                assert before[0] == (BEGIN if said[0] == 3 else said[0] - 1)
+            found.append(said)
+    return found
+
+
+@given(st.lists(st.integers(1, 3 * LONGEST), min_size=1, max_size=30), st.integers(1, 500))
+@settings(max_examples=30, deadline=None)
+def test_an_epoch_has_every_word_once_in_batches_of_no_more_than_was_asked_for(
+    lengths: list[int], size: int
+) -> None:
+    ids = np.concatenate([[*range(3, 3 + length), END] for length in lengths]).astype(np.int32)
+    epoch = Epoch(Corpus(("",) * (3 * LONGEST), ids), size, joined=0.0, seed=1)
+    assert all(batch.words.numel() <= max(size, LONGEST) for batch in epoch)
+    assert sorted(word for said in sequences(epoch) for word in said) == sorted(ids.tolist())
+
+
+def test_some_sentences_go_on_in_the_next_one() -> None:
+    ids = np.tile(np.array([3, 4, END], np.int32), 1000)
+    said = sequences(Epoch(Corpus(("a", "b"), ids), 64, joined=0.25, seed=1))
+    assert 0.2 < 1 - len(said) / 1000 < 0.3
+    assert {tuple(each[:-1]) for each in said} <= {(3, 4) * times for times in range(1, 20)}
+    assert all(each[-1] == END for each in said)
 
 
 def test_texts_without_a_word_are_refused(texts: Path, tmp_path: Path) -> None:

@@ -4,16 +4,19 @@
 #define ASR_LANGUAGE_MODEL_H_
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 namespace asr {
 
 constexpr int kMaxOrder = 6;
-constexpr int kHistory = 8;  // at least kMaxOrder - 1
+
+struct History;  // neural.h
 
 struct LmState {
-  uint32_t words[kHistory];  // the most recent first, then zeros
-  uint8_t length;            // how many of them an n-gram model needs; states with the same ones are merged in search
+  uint32_t words[kMaxOrder - 1] = {};  // that an n-gram model looks at, the most recent first, then zeros
+  uint8_t length = 0;                  // how many these are; states with the same ones are merged in search
+  std::shared_ptr<const History> history;  // what a neural model has heard of the sentence, null without one
 };
 
 class LanguageModel {

@@ -42,7 +42,7 @@ using ScoreCallback = float (*)(const uint32_t* history, int32_t length, uint32_
 class CallbackModel final : public LanguageModel {
  public:
   CallbackModel(const NgramModel* lexicon, int order, ScoreCallback callback)
-      : lexicon_(lexicon), order_(order), callback_(callback) {}
+      : lexicon_(lexicon), order_(std::min(order, kMaxOrder)), callback_(callback) {}
 
   LmState begin() const override {
     LmState state = {};
@@ -133,10 +133,25 @@ EXPORT void asr_lm_sentence(const LanguageModel* model, const char* text, size_t
   sums[0] += model->score_end(state);
 }
 
-EXPORT void asr_lm_begin(const LanguageModel* model, LmState* state) { *state = model->begin(); }
+// States are the caller's, to be given back to asr_lm_forget. One of no sentence: scores from there are unigrams.
+EXPORT LmState* asr_lm_nothing() { return new LmState; }
 
-EXPORT float asr_lm_score(const LanguageModel* model, const LmState* in, const char* word, size_t size, LmState* out) {
-  return model->score(*in, find_word(*model, {word, size}), out);
+EXPORT LmState* asr_lm_begin(const LanguageModel* model) { return new LmState(model->begin()); }
+
+// The state after the word; its score goes to `log_prob`.
+EXPORT LmState* asr_lm_score(const LanguageModel* model, const LmState* in, const char* word, size_t size,
+                             float* log_prob) {
+  auto after = std::make_unique<LmState>();
+  *log_prob = model->score(*in, find_word(*model, {word, size}), after.get());
+  return after.release();
+}
+
+EXPORT void asr_lm_forget(LmState* state) { delete state; }
+
+// The words that the n-grams look at, and how many these are.
+EXPORT int asr_lm_context(const LmState* state, uint32_t* words) {
+  std::copy(state->words, state->words + state->length, words);
+  return state->length;
 }
 
 EXPORT float asr_lm_score_end(const LanguageModel* model, const LmState* in) { return model->score_end(*in); }

@@ -66,13 +66,7 @@ ASR_CLONES float scalar_product(const float* x, const int8_t* y, int32_t count) 
   return sum;
 }
 
-void add(std::vector<float>& x, const std::vector<float>& y) {
-  for (size_t i = 0; i < x.size(); ++i) x[i] += y[i];
-}
-
-void silu(std::vector<float>& x) {
-  for (float& each : x) each = each / (1 + std::exp(-each));
-}
+float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
 
 std::vector<float> rms(const std::vector<float>& x) {
   float squares = 1e-6f * static_cast<float>(x.size());
@@ -81,6 +75,16 @@ std::vector<float> rms(const std::vector<float>& x) {
   std::vector<float> y(x);
   for (float& each : y) each *= scale;
   return y;
+}
+
+// Two hashes that share no constant: histories that agree in both by chance do not occur.
+HistoryKey longer(const HistoryKey& key, uint32_t id) {
+  const auto mixed = [](uint64_t bits) {  // the finaliser of splitmix64
+    bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9u;
+    bits = (bits ^ bits >> 27) * 0x94d049bb133111ebu;
+    return bits ^ bits >> 31;
+  };
+  return {mixed(key[0] * 0x9e3779b97f4a7c15u + id + 1), mixed(key[1] * 0xd6e8feb86659fd93u + 2 * uint64_t{id} + 1)};
 }
 
 }  // namespace
@@ -96,12 +100,15 @@ MixedModel::MixedModel(const LanguageModel* other, const std::string& words, con
       embedding_scales_(weights.embeddings.scales, weights.embeddings.scales + weights.words),
       output_scales_(weights.outputs.scales, weights.outputs.scales + weights.words),
       bias_(weights.bias, weights.bias + weights.words),
-      weight1_(narrow(weights.weight1, int64_t{kHistory} * embedding_ * hidden_)),
-      weight2_(narrow(weights.weight2, int64_t{hidden_} * hidden_)),
-      weight3_(narrow(weights.weight3, int64_t{hidden_} * output_)),
-      bias1_(weights.bias1, weights.bias1 + hidden_),
-      bias2_(weights.bias2, weights.bias2 + hidden_),
-      bias3_(weights.bias3, weights.bias3 + output_) {
+      weight_ih_(narrow(weights.weight_ih, int64_t{2} * embedding_ * hidden_)),
+      weight_hh_(narrow(weights.weight_hh, int64_t{2} * hidden_ * hidden_)),
+      weight_mix_(narrow(weights.weight_mix, int64_t{hidden_} * hidden_)),
+      weight_out_(narrow(weights.weight_out, int64_t{hidden_} * output_)),
+      bias_ih_(weights.bias_ih, weights.bias_ih + 2 * hidden_),
+      bias_hn_(weights.bias_hn, weights.bias_hn + hidden_),
+      bias_mix_(weights.bias_mix, weights.bias_mix + hidden_),
+      bias_out_(weights.bias_out, weights.bias_out + output_),
+      begin_(std::make_shared<const History>(History{longer({}, kBegin), kBegin, nullptr})) {
   ids_ = {0, kBegin, kEnd};
   LmState ignored;
   double known = std::exp(other_->score_end({}));
@@ -121,57 +128,61 @@ MixedModel::MixedModel(const LanguageModel* other, const std::string& words, con
 
 LmState MixedModel::begin() const {
   LmState state = other_->begin();
-  std::fill(state.words, state.words + kHistory, kBegin);
+  state.history = begin_;
   return state;
 }
 
 float MixedModel::score(const LmState& in, uint32_t word, LmState* out) const {
   LmState after, ignored;
   const float other = other_->score(in, word, &after);
+  if (!in.history) {  // a state of no sentence: a unigram
+    *out = after;
+    return other;
+  }
   const uint32_t known = id(word);
-  const float mixed = mix(in, known, known ? 0 : other_->score({}, word, &ignored) - rest_, other);
-  std::memcpy(after.words + 1, in.words, sizeof in.words - sizeof *in.words);
-  after.words[0] = word;
-  *out = after;
+  SharedVectors vectors = this->vectors(*in.history);
+  const float mixed = mix(*vectors, known, known ? 0 : other_->score({}, word, &ignored) - rest_, other);
+  after.history = std::make_shared<const History>(History{longer(in.history->key, known), known, std::move(vectors)});
+  *out = std::move(after);
   return mixed;
 }
 
-float MixedModel::score_end(const LmState& in) const { return mix(in, kEnd, 0, other_->score_end(in)); }
+float MixedModel::score_end(const LmState& in) const {
+  const float other = other_->score_end(in);
+  return in.history ? mix(*vectors(*in.history), kEnd, 0, other) : other;
+}
 
 // extra: ln of a word's share of the probability with this id
-float MixedModel::mix(const LmState& in, uint32_t id, float extra, float other) const {
-  const bool none = std::all_of(in.words, in.words + kHistory, [](uint32_t word) { return word == 0; });
-  if (none) return other;  // a state of no words at all: a unigram
-  const double probability = std::exp(static_cast<double>(std::min(0.0f, neural(in, id) + extra)));
+float MixedModel::mix(const Vectors& vectors, uint32_t id, float extra, float other) const {
+  const float product = scalar_product(vectors.output.data(), outputs_.data() + int64_t{id} * output_, output_);
+  const float neural = product * output_scales_[id] + bias_[id] + extra;
+  const double probability = std::exp(static_cast<double>(std::min(0.0f, neural)));
   return static_cast<float>(std::log(share_ * probability + (1 - share_) * std::exp(static_cast<double>(other))));
 }
 
-// ln P of the word with this id.
-float MixedModel::neural(const LmState& in, uint32_t id) const {
-  Memo::Key ids;
-  for (int i = 0; i < kHistory; ++i) ids[i] = this->id(in.words[i]);
-  const Memo::Vector g = vectors_.get(ids, [&] { return make(ids); });
-  return scalar_product(g->data(), outputs_.data() + int64_t{id} * output_, output_) * output_scales_[id] + bias_[id];
+SharedVectors MixedModel::vectors(const History& history) const {
+  return memo_.get(history.key, [&] { return step(history); });
 }
 
-std::vector<float> MixedModel::make(const Memo::Key& ids) const {
-  std::vector<float> h(bias1_), more(bias2_), g(bias3_);
-  for (uint32_t place = 0; place < kHistory; ++place) {
-    const Memo::Vector part = parts_.get({place, ids[place]}, [&] {
-      const int8_t* row = embeddings_.data() + int64_t{ids[place]} * embedding_;
-      std::vector<float> x(row, row + embedding_), y(hidden_);
-      for (float& each : x) each *= embedding_scales_[ids[place]];
-      multiply(x.data(), weight1_.data() + int64_t{place} * embedding_ * hidden_, y.data(), embedding_, hidden_);
-      return y;
-    });
-    add(h, *part);
+Vectors MixedModel::step(const History& history) const {
+  const int8_t* row = embeddings_.data() + int64_t{history.last} * embedding_;
+  std::vector<float> x(row, row + embedding_), gates(bias_ih_), recurrent(2 * hidden_), h(hidden_);
+  for (float& each : x) each *= embedding_scales_[history.last];
+  multiply(x.data(), weight_ih_.data(), gates.data(), embedding_, 2 * hidden_);
+  if (history.before) {
+    h = history.before->hidden;
+    multiply(h.data(), weight_hh_.data(), recurrent.data(), hidden_, 2 * hidden_);
   }
-  silu(h);
-  multiply(rms(h).data(), weight2_.data(), more.data(), hidden_, hidden_);
-  silu(more);
-  add(h, more);
-  multiply(rms(h).data(), weight3_.data(), g.data(), hidden_, output_);
-  return g;
+  for (int32_t i = 0; i < hidden_; ++i) {
+    const float f = sigmoid(gates[i] + recurrent[i]);
+    const float n = std::tanh(gates[hidden_ + i] + f * (recurrent[hidden_ + i] + bias_hn_[i]));
+    h[i] = (1 - f) * n + f * h[i];
+  }
+  std::vector<float> mixed(bias_mix_), g(bias_out_), sum(h);
+  multiply(rms(h).data(), weight_mix_.data(), mixed.data(), hidden_, hidden_);
+  for (int32_t i = 0; i < hidden_; ++i) sum[i] += mixed[i] * sigmoid(mixed[i]);
+  multiply(rms(sum).data(), weight_out_.data(), g.data(), hidden_, output_);
+  return {std::move(h), std::move(g)};
 }
 
 }  // namespace asr

@@ -1,12 +1,14 @@
-// A feed-forward language model (Bengio et al. 2003, JMLR 3) of the last kHistory words, mixed with another one:
+// A recurrent language model of minimal gated units, mixed with another one:
 // P(w) = share * P_neural(w) + (1 - share) * P_other(w). The other one has the vocabulary, of which the neural model
 // knows the most frequent words; the others share its probability of <unk> as their unigrams do.
 //
-//   x = the words' embeddings, the most recent first      h = silu(x W1 + b1)
-//   g = rms(h + silu(rms(h) W2 + b2)) W3 + b3              ln P_neural(w) = g . e_w + b_w
+//   (a_f, a_n) = e_v W_ih + b_ih, of the last word v      (u_f, u_n) = h W_hh
+//   f = sigmoid(a_f + u_f)      n = tanh(a_n + f (u_n + b_hn))      h' = (1 - f) n + f h
+//   g = rms(h' + silu(rms(h') W_mix + b_mix)) W_out + b_out          ln P_neural(w) = g . o_w + b_w
 //
-// which is trained to need no normalising (asr/neural_lm/training.py). g depends on a history alone, and what a word adds
-// to x W1 on its place: both are made once and kept for a while, for all streams. A word then costs a scalar product.
+// which is trained to need no normalising (asr/neural_lm/training.py). A history holds the vectors from before its last
+// word, never those before them, and its own are made when it is first asked for a word: most histories never are. They
+// are kept for a while, for all streams, and are the same numbers whenever they are made.
 #ifndef ASR_NEURAL_H_
 #define ASR_NEURAL_H_
 
@@ -27,33 +29,42 @@ struct Rows {
   const float* scales;
 };
 
-// Matrices are (inputs, outputs), row-major.
+// Matrices are (inputs, outputs), row-major; of the gates, f comes before n.
 struct NeuralWeights {
   int32_t words, embedding, hidden, output;
   Rows embeddings, outputs;
   const float* bias;  // (words)
-  const float *weight1, *bias1, *weight2, *bias2, *weight3, *bias3;
+  const float *weight_ih, *bias_ih, *weight_hh, *bias_hn, *weight_mix, *bias_mix, *weight_out, *bias_out;
 };
 
-// Vectors that are wanted again and again. From any thread.
+// What the words of a history have left.
+struct Vectors {
+  std::vector<float> hidden, output;  // h, g
+};
+
+using SharedVectors = std::shared_ptr<const Vectors>;
+using HistoryKey = std::array<uint64_t, 2>;  // hashes of all its words
+
+// The words since <s>, as far as the neural model goes.
+struct History {
+  HistoryKey key;
+  uint32_t last;         // the neural model's id of the last word
+  SharedVectors before;  // of the words before it; null: none
+};
+
+// Vectors of histories that are wanted again and again. From any thread.
 class Memo {
  public:
-  using Key = std::array<uint32_t, kHistory>;
-  using Vector = std::shared_ptr<const std::vector<float>>;
-
   // What was made for this key before, unless another one has taken its place since.
   template <typename Make>
-  Vector get(const Key& key, const Make& make) {
-    uint64_t hash = 0;
-    for (const uint32_t each : key) hash = (hash ^ each) * 0x9e3779b97f4a7c15u;
-    hash ^= hash >> 29;
-    Slot& slot = slots_[hash % kSlots];
-    std::mutex& lock = locks_[hash % kLocks];
+  SharedVectors get(const HistoryKey& key, const Make& make) {
+    Slot& slot = slots_[key[0] % kSlots];
+    std::mutex& lock = locks_[key[0] % kLocks];
     {
       const std::lock_guard<std::mutex> guard(lock);
-      if (slot.vector && slot.key == key) return slot.vector;
+      if (slot.vectors && slot.key == key) return slot.vectors;
     }
-    const Vector made = std::make_shared<const std::vector<float>>(make());
+    SharedVectors made = std::make_shared<const Vectors>(make());
     const std::lock_guard<std::mutex> guard(lock);
     slot = {key, made};
     return made;
@@ -63,8 +74,8 @@ class Memo {
   static constexpr size_t kSlots = 4096, kLocks = 64;
 
   struct Slot {
-    Key key;
-    Vector vector;  // null: of none yet
+    HistoryKey key;
+    SharedVectors vectors;  // null: of none yet
   };
 
   std::vector<Slot> slots_{kSlots};
@@ -85,9 +96,9 @@ class MixedModel final : public LanguageModel {
   float best_below(int32_t node) const override { return other_->best_below(node); }
 
  private:
-  float neural(const LmState& in, uint32_t id) const;
-  float mix(const LmState& in, uint32_t id, float extra, float other) const;
-  std::vector<float> make(const Memo::Key& ids) const;
+  float mix(const Vectors& vectors, uint32_t id, float extra, float other) const;
+  SharedVectors vectors(const History& history) const;
+  Vectors step(const History& history) const;
   uint32_t id(uint32_t word) const { return word < ids_.size() ? ids_[word] : 0; }
 
   const LanguageModel* other_;
@@ -97,10 +108,10 @@ class MixedModel final : public LanguageModel {
   int32_t embedding_, hidden_, output_;
   std::vector<int8_t> embeddings_, outputs_;
   std::vector<float> embedding_scales_, output_scales_, bias_;
-  std::vector<uint16_t> weight1_, weight2_, weight3_;  // bfloat16
-  std::vector<float> bias1_, bias2_, bias3_;
-  mutable Memo vectors_;  // g, by the ids of a history
-  mutable Memo parts_;    // what a word adds to x W1, by its place and id
+  std::vector<uint16_t> weight_ih_, weight_hh_, weight_mix_, weight_out_;  // bfloat16
+  std::vector<float> bias_ih_, bias_hn_, bias_mix_, bias_out_;
+  std::shared_ptr<const History> begin_;  // <s>
+  mutable Memo memo_;
 };
 
 }  // namespace asr

@@ -226,7 +226,7 @@ float NgramModel::score(const LmState& in, uint32_t word, LmState* out) const {
       if (length < in.length) range = children(length, record);
     }
   }
-  for (uint32_t i = kept; i < kHistory; i++) state.words[i] = 0;  // equal states compare equal
+  for (uint32_t i = kept; i < kMaxOrder - 1; i++) state.words[i] = 0;  // equal states compare equal
   state.length = (uint8_t)kept;
   *out = state;
   return value;

@@ -51,6 +51,7 @@ void Beam::release(int32_t node) {
     while (*link != node) link = &nodes_[*link].sibling;
     *link = nodes_[node].sibling;
     nodes_[node].slot = kFree;
+    nodes_[node].scored = {};  // holds histories
     free_.push_back(node);
     node = parent;
   }
