@@ -1,6 +1,8 @@
 """What is said in manifests, a line an utterance: text for language models.
 
-python -m data_prep.texts data/train.jsonl.gz | asr lm - --output lm.bin
+    python -m data_prep.texts data/train.jsonl.gz | asr lm - --output lm.bin
+
+Texts are those of the manifest, as they are.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import DecodingConfig
@@ -127,7 +128,9 @@ def test_files_that_are_no_models_are_named(ngrams: LanguageModel, tmp_path: Pat
         NeuralModel(WORDS, share, made.embeddings, made.outputs, made.bias, made.layers).save(
             tmp_path / f"{name}.safetensors"
         )
+    save_file({"words": np.zeros(1, np.uint8)}, tmp_path / "old.safetensors", {"format": "asr-neural-lm 1"})
     for name, reason in (
+        ("old", "of this version"),
         ("more", "a share of 1.5"),
         ("nan", "a share of nan"),
         ("cut", "copy it again"),

@@ -341,6 +341,11 @@ def test_tls_serves_websockets_and_http(babbler: Bundle, certificate: Tls) -> No
         with connect(f"wss://{server.host}/v1/stream", ssl=trusting) as socket:
             socket.send('{"type": "start"}')
             assert json.loads(socket.recv(60))["type"] == "ready"
+            with suppress(ConnectionClosedError):
+                socket.send("A" * (ServeConfig().max_message + 1))
+            with pytest.raises(ConnectionClosedError) as closed:
+                socket.recv(60)
+            assert closed.value.rcvd and closed.value.rcvd.code == 1009
 
 
 def test_without_a_model_it_is_that_of_the_package() -> None:

@@ -77,7 +77,7 @@ std::vector<float> rms(const std::vector<float>& x) {
   return y;
 }
 
-// Two hashes that share no constant: histories that agree in both by chance do not occur.
+// Two hashes with other multipliers: histories that agree in both by chance do not occur.
 HistoryKey longer(const HistoryKey& key, uint32_t id) {
   const auto mixed = [](uint64_t bits) {  // the finaliser of splitmix64
     bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9u;
