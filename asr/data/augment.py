@@ -37,6 +37,10 @@ class Augmentation:
     takes a second of computing for 150 of speech.
     equaliser_db, equaliser_share: such a share goes through a microphone whose gain at each octave is drawn
     from this many dB down to this many up (FilterAugment, arXiv 2110.03282, on the waveform).
+    hiss_snr_db, hiss_share: to such a share is added what amplifiers make: noise whose power falls by 0 to
+    6 dB an octave, from white to brown, at a ratio of powers drawn from the range.
+    cut, cut_share: such a share loses up to this part of its duration at each end, as what was recorded too
+    late or stopped too early; silence stands there.
     """
 
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
@@ -52,6 +56,10 @@ class Augmentation:
     codec_share: float = 0.0
     equaliser_db: float = 10.0
     equaliser_share: float = 0.0
+    hiss_snr_db: tuple[float, float] = (5.0, 30.0)
+    hiss_share: float = 0.0
+    cut: float = 0.25
+    cut_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,9 @@ def perturb(
         samples = add_noise(
             samples, noises[rng.integers(len(noises))], rng.uniform(*config.noise_snr_db), rng
         )
+    if config.hiss_share and rng.random() < config.hiss_share:
+        noise = hiss(len(samples), rng.uniform(0.0, 6.0), rng)
+        samples = add_noise(samples, noise, rng.uniform(*config.hiss_snr_db), rng)
     if config.cutoff_share and rng.random() < config.cutoff_share:
         samples = low_pass(samples, target_rate, rng.uniform(*config.cutoff_hz))
     if config.equaliser_share and rng.random() < config.equaliser_share:
@@ -110,6 +121,8 @@ def perturb(
         samples = equalise(samples, target_rate, gains)
     if config.codec_share and rng.random() < config.codec_share:
         samples = compress(samples, target_rate, rng.uniform(*config.codec_kbps))
+    if config.cut_share and rng.random() < config.cut_share:
+        samples = cut_ends(samples, *rng.uniform(0.0, config.cut, 2))
     return samples * np.float32(gain), speed
 
 
@@ -165,6 +178,23 @@ def equalise(samples: NDArray[np.float32], rate: int, gains_db: NDArray[np.float
     gains = np.interp(np.log(frequencies.clip(min=1)), np.log(octaves(rate)), gains_db)
     heard = np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (gains / 20), size)
     return heard[: len(samples)].astype(np.float32)
+
+
+def hiss(count: int, slope: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Noise (count,) whose power falls by `slope` dB an octave: 0 is white, 3 pink, 6 brown."""
+    white = np.fft.rfft(rng.standard_normal(count, dtype=np.float32))
+    frequencies = np.arange(len(white)).clip(min=1)
+    shaped = white * frequencies ** (-slope / (20 * np.log10(2)))
+    shaped[0] = 0
+    return np.fft.irfft(shaped, count).astype(np.float32)
+
+
+def cut_ends(samples: NDArray[np.float32], start: float, end: float) -> NDArray[np.float32]:
+    """(S,) -> (S,) with silence for these parts of it, up to 1, at the start and at the end."""
+    kept = np.zeros_like(samples)
+    inside = slice(round(start * len(samples)), len(samples) - round(end * len(samples)))
+    kept[inside] = samples[inside]
+    return kept
 
 
 def add_noise(

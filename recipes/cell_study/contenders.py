@@ -60,12 +60,12 @@ def encoder(name: str) -> EncoderConfig:
     if name == "mgu":
         return REFERENCE
     if name in GATES:
-        return _fit(lambda size: replace(REFERENCE, gate=name, channels=(size, 2 * size)))  # type: ignore[arg-type]
+        return fit(lambda size: replace(REFERENCE, gate=name, channels=(size, 2 * size)))  # type: ignore[arg-type]
     if name == "mgu_no_reset":
-        return _fit(lambda size: replace(REFERENCE, reset_gate=False, hidden=size))
+        return fit(lambda size: replace(REFERENCE, reset_gate=False, hidden=size))
     if name == "conv_gru":
-        return _fit(lambda size: replace(REFERENCE, cell=name, hidden=BANDS * size))
-    return _fit(lambda size: replace(REFERENCE, cell=name, hidden=size))
+        return fit(lambda size: replace(REFERENCE, cell=name, hidden=BANDS * size))
+    return fit(lambda size: replace(REFERENCE, cell=name, hidden=size))
 
 
 def parameters(config: EncoderConfig) -> int:
@@ -74,7 +74,7 @@ def parameters(config: EncoderConfig) -> int:
     return sum(each.numel() for each in encoder.parameters())
 
 
-def _fit(sized: Callable[[int], EncoderConfig]) -> EncoderConfig:
+def fit(sized: Callable[[int], EncoderConfig]) -> EncoderConfig:
     """The size whose parameters, which grow with it, are nearest to the reference's."""
     wanted = parameters(REFERENCE)
     low, high = 1, 2

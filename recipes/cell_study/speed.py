@@ -26,7 +26,7 @@ from asr.training.memory import keep_freed_memory
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser
 from benchmarks.common import machine, where
-from recipes.cell_study.contenders import NAMES, OUTPUTS, SUBSAMPLING
+from recipes.cell_study.contenders import NAMES, OUTPUTS, SUBSAMPLING, encoder
 from recipes.cell_study.corpus import FRONTEND
 from recipes.cell_study.train import STEPS, STREAMS, Hearing
 
@@ -66,7 +66,7 @@ def measure(
     made: Callable[[Hearing], Callable[[], None]], train: bool, rounds: int
 ) -> dict[str, list[float]]:
     """Contender -> seconds of its turns, after one that does not count."""
-    contenders = {name: made(Hearing(name).train(train)) for name in NAMES}
+    contenders = {name: made(Hearing(encoder(name)).train(train)) for name in NAMES}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds + 1):
         for name, step in contenders.items():

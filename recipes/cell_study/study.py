@@ -32,9 +32,9 @@ from asr.evaluation.results import write_text
 from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.training.memory import keep_freed_memory
 from asr.training.schedule import Optimiser
-from recipes.cell_study.contenders import NAMES
+from recipes.cell_study.contenders import NAMES, encoder
 from recipes.cell_study.corpus import load
-from recipes.cell_study.train import Task, run, train
+from recipes.cell_study.train import Hearing, Task, run, train
 
 SEEDS = (1, 2, 3)
 TASKS = {"speech": 1.0, "digits": 1 / 10}  # and their share of the steps
@@ -73,7 +73,8 @@ def try_rates(name: str, directory: Path, steps: int) -> None:
     if path.exists():
         return
     task = task_of("speech", directory, steps)
-    ends = [train(name, TRIAL_SEED, with_rate(task, rate))[1][-1] for rate in RATES]
+    make = partial(Hearing, encoder(name))
+    ends = [train(make, TRIAL_SEED, with_rate(task, rate))[1][-1] for rate in RATES]
     path.parent.mkdir(exist_ok=True)
     found = {str(rate): error for rate, (_, error) in zip(RATES, ends, strict=True)}
     write_text(path, json.dumps(found) + "\n")

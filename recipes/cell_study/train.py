@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from asr.calibrate.development import Example, decode
 from asr.data.augment import SpecAugment, spec_augment
 from asr.decoding.config import DecodingConfig
 from asr.decoding.language_model import LanguageModel
-from asr.encoder import Encoder, EncoderState
+from asr.encoder import Encoder, EncoderConfig, EncoderState
 from asr.evaluation.results import write_text
 from asr.lexicon import PhoneTokenizer
 from asr.model import CtcModel, ModelConfig
@@ -72,9 +73,8 @@ class Judgement(NamedTuple):
 class Hearing(nn.Module):
     """An encoder, and phones of each of its steps."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        config = encoder(name)
         self.encoder = Encoder(config, FRONTEND.mels)
         self.phones = nn.Linear(config.width, OUTPUTS * len(PHONES))
 
@@ -84,21 +84,36 @@ class Hearing(nn.Module):
         return self.phones(encoded).unflatten(-1, (OUTPUTS, -1)), state
 
 
-def train(name: str, seed: int, task: Task) -> tuple[Hearing, list[tuple[int, float]], float]:
-    """The trained model, the dev frame error in percent after steps, and seconds of the steps alone."""
+def frame_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, T, OUTPUTS, P) with labels (B, T, OUTPUTS), in nats a frame."""
+    return cross_entropy(logits.flatten(0, 2), labels.flatten(), ignore_index=UNKNOWN)
+
+
+def train(
+    make: Callable[[], Hearing],
+    seed: int,
+    task: Task,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = frame_loss,
+    views: int = 1,
+) -> tuple[Hearing, list[tuple[int, float]], float]:
+    """The trained model, the dev frame error in percent after steps, and seconds of the steps alone.
+
+    loss_of: logits (B, T, OUTPUTS, P), labels (B, T, OUTPUTS) -> what is minimised. views: how often each
+    stream is in a batch, with other masks each time; the rows of a view come one after the other.
+    """
     torch.manual_seed(seed)
     masks = torch.Generator().manual_seed(seed)
-    model = Hearing(name)
+    model = make()
     optimiser = make_optimiser(model.parameters(), task.optimiser)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(task.optimiser, task.steps))
-    batches = streams(task.corpus.train, STREAMS, STEPS, np.random.default_rng(seed))
+    batches = streams(task.corpus.train, STREAMS // views, STEPS, np.random.default_rng(seed))
     zeros = state = model.encoder.initial_state(STREAMS)
     late = torch.full((STREAMS, LOOKAHEAD, OUTPUTS), UNKNOWN)  # labels of what is heard, and not yet put out
     extent = torch.full((STREAMS,), STEPS * SUBSAMPLING)
     curve, seconds = [], 0.0
     for step in range(1, task.steps + 1):
         start = time.perf_counter()
-        features, labels = next(batches)
+        features, labels = (each.repeat(views, 1, 1) for each in next(batches))
         afresh = torch.rand(STREAMS, generator=masks) < AFRESH
         state = map_state(partial(_begin, afresh), state, zeros)
         late[afresh] = UNKNOWN
@@ -106,8 +121,7 @@ def train(name: str, seed: int, task: Task) -> tuple[Hearing, list[tuple[int, fl
         with penalties(model) as asked:
             logits, state = model(spec_augment(features, extent, MASKS, masks), state)
         said, late = labels.split([STEPS, LOOKAHEAD], 1)
-        loss = cross_entropy(logits.flatten(0, 2), said.flatten(), ignore_index=UNKNOWN)
-        loss = loss + sum(each.mean() for each in asked)
+        loss = loss_of(logits, said) + sum(each.mean() for each in asked)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -189,7 +203,7 @@ def run(name: str, seed: int, task: Task, directory: Path) -> None:
     """Train and judge: result.json, and the bundle without its language model. Where they are, nothing."""
     if (directory / RESULT).exists():
         return
-    model, curve, seconds = train(name, seed, task)
+    model, curve, seconds = train(partial(Hearing, encoder(name)), seed, task)
     found = judge(model, task.corpus.dev)
     bundle = as_bundle(model, task)
     decoded = decode(examples(found, task), bundle, task.decoding)

@@ -4,7 +4,8 @@
 #   recipes/en_small/run.sh CORPORA [OPTIONS]      a directory with LibriSpeech/, commonvoice1/, ..., noise/, and lm/
 #
 # OPTIONS are those of asr train, for both trainings. UNTIL=3 ends before them and UNTIL=6 behind them: the README says how
-# they are carried to another machine.
+# they are carried to another machine. ONLY=train-clean-5 makes a model of that corpus alone, to compare: nothing goes into the
+# package, and the language models are the package's.
 #
 # It needs PocketSphinx for the lexicon and the first alignment: pip install pocketsphinx. Each stage skips what is
 # there, and training goes on where it was stopped. On two CPU cores the two trainings take about two and a half hours.
@@ -12,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 corpora=${1:?a directory of corpora; see recipes/en_small/README.md}
 options=("${@:2}") until=${UNTIL:-9}
-data=data/en-small exp=exp/en-small
+only=${ONLY:-} data=data/en-small exp=exp/en-small${ONLY:+-$ONLY}
 export OMP_WAIT_POLICY=passive # threads that spin at barriers starve the data loader
 mkdir -p $data $exp
 
@@ -27,7 +28,7 @@ if [ ! -f $data/rooms.jsonl.gz ]; then
         --output $data/sounds.jsonl.gz
     python -m data_prep.sounds "$corpora/noise/rirs.tsv" --audio-root "$corpora/noise/rir" --output $data/rooms.jsonl.gz
 fi
-speech=$(echo $data/train-*.jsonl.gz)
+speech=$(echo $data/${only:-train-*}.jsonl.gz)
 dev=$data/dev-clean.jsonl.gz
 
 # 2. Text, and how its words and all that are said are pronounced: what the model's tokens spell
@@ -46,11 +47,12 @@ done
 [ "$until" -gt 3 ] || exit 0
 
 train() { # STAGE, what differs from the config
-    [ -d $exp/$1/bundle ] || asr train --config configs/en-small.yaml --trainer.default_root_dir $exp/$1 --ckpt_path last "${@:2}" "${options[@]}"
+    [ -d $exp/$1/bundle ] || asr train --config configs/en-small.yaml --trainer.default_root_dir $exp/$1 --ckpt_path last \
+        --model.tokenizer $exp/lexicon.txt --data.train "[${speech// /,},$data/sounds.jsonl.gz]" "${@:2}" "${options[@]}"
 }
 
 # 4. The phones, frame by frame
-train phones --model.init_from null --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model.objective.ctc 0 \
+train phones --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model.init_from null --model.objective.ctc 0 \
     --model.objective.denominator 0 --model.objective.frames 1 --model.optimiser.rate 4e-3 --trainer.max_steps 7000
 
 # 5. The phones of what PocketSphinx could not align, by what it has taught
@@ -58,7 +60,7 @@ train phones --model.init_from null --data.phones "[$exp/train.phones.ctm,$exp/d
     --known $exp/train.phones.ctm --output $exp/more.phones.ctm
 
 # 6. Sequences of phones: the right one against its rivals
-train mmi
+train mmi --model.init_from $exp/phones/bundle --data.phones "[$exp/train.phones.ctm,$exp/more.phones.ctm,$exp/dev.phones.ctm]"
 [ "$until" -gt 6 ] || exit 0
 
 # 7. Language models, of n-grams and neural, and the settings of decoding

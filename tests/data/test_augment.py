@@ -9,7 +9,9 @@ from asr.data.augment import (
     SpecAugment,
     add_noise,
     compress,
+    cut_ends,
     equalise,
+    hiss,
     low_pass,
     octaves,
     perturb,
@@ -152,3 +154,38 @@ def test_an_equaliser_gives_each_octave_its_gain_without_delay() -> None:
         heard = equalise(played, rate, gains)
         assert heard.shape == played.shape and heard.dtype == np.float32
         np.testing.assert_allclose(heard[middle], played[middle] * 10 ** (gain / 20), atol=0.02)
+
+
+def test_hiss_falls_by_as_many_decibels_an_octave_as_are_asked_for() -> None:
+    for slope in (0.0, 3.0, 6.0):
+        power = np.square(np.abs(np.fft.rfft(hiss(1 << 16, slope, np.random.default_rng(0)))))
+        octaves_of_power = 10 * np.log10([power[1 << k : 2 << k].mean() for k in range(8, 15)])
+        assert np.diff(octaves_of_power) == pytest.approx([-slope] * 6, abs=0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 1001])
+def test_hiss_has_any_length(count: int) -> None:
+    noise = hiss(count, 6.0, np.random.default_rng(0))
+    assert noise.dtype == np.float32 and noise.shape == (count,) and np.isfinite(noise).all()
+
+
+def test_hiss_lies_below_the_speech_by_the_ratio_drawn() -> None:
+    speech = tone(1.0, 300, 16000)
+    config = Augmentation(speeds=(1.0,), gain_db=(0.0, 0.0), hiss_share=1.0, hiss_snr_db=(10.0, 10.0))
+    noise = perturb(speech, 16000, 16000, config, np.random.default_rng(0))[0] - speech
+    assert 10 * np.log10(np.square(speech).mean() / np.square(noise).mean()) == pytest.approx(10.0, abs=1e-3)
+
+
+def test_cut_ends_are_silent_and_the_rest_is_as_it_was() -> None:
+    speech = np.arange(1, 101, dtype=np.float32)
+    heard = cut_ends(speech, 0.1, 0.25)
+    assert not heard[:10].any() and not heard[75:].any()
+    assert np.array_equal(heard[10:75], speech[10:75])
+
+
+def test_no_more_is_cut_than_the_configuration_allows() -> None:
+    config = Augmentation(speeds=(1.0,), gain_db=(0.0, 0.0), cut=0.2, cut_share=0.5)
+    rng, speech = np.random.default_rng(0), np.ones(1000, dtype=np.float32)
+    kept = [int(perturb(speech, 16000, 16000, config, rng)[0].sum()) for _ in range(400)]
+    assert 600 <= min(kept) < 700
+    assert 160 < kept.count(1000) < 240

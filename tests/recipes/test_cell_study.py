@@ -89,10 +89,10 @@ def test_a_run_leaves_a_bundle_that_hears_what_was_judged(task: Task, tmp_path: 
     result = json.loads((tmp_path / RESULT).read_text())
     assert len(result["errors"]) == 5 and len(result["curve"]) == CURVE
     assert result["known"] == [52, 52, 52, 52, 0]
-    assert result["parameters"] == sum(each.numel() for each in Hearing("gru").parameters())
+    assert result["parameters"] == sum(each.numel() for each in Hearing(encoder("gru")).parameters())
 
     model = load_bundle(tmp_path).model
-    hearing = Hearing("gru").eval()
+    hearing = Hearing(encoder("gru")).eval()
     hearing.encoder.load_state_dict(model.encoder.state_dict())
     phones = model.head.weight.unflatten(0, (OUTPUTS, -1))[:, [0, *range(2, 41)]]  # each phone's first token
     bias = model.head.bias.unflatten(0, (OUTPUTS, -1))[:, [0, *range(2, 41)]]
