@@ -1,7 +1,7 @@
 """The MGU recurrence as a C operator, `torch.ops.asr.mgu`: CPU, float32.
 
-The C library (csrc/mgu.c) does what has to go step by step. The input projection and the weight gradients are
-large products over B x T, and those are torch's.
+The C library does what has to go step by step (csrc/mgu.c) and the weight gradients, sums over B x T
+(csrc/mgu_weights.c). The input projection and its gradient are large products, and those are torch's.
 
 Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """
@@ -61,6 +61,7 @@ def library() -> ctypes.CDLL | str:
     pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
     loaded.mgu_backward.argtypes = [pointer] * 12 + [size] * 3 + [integer] * 2
+    loaded.mgu_weight_gradients.argtypes = [pointer] * 7 + [size] * 4 + [integer] * 2
     loaded.step_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer] * 2
     loaded.vad_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer]
     loaded.denominator.argtypes = [pointer] * 5 + [size] * 3 + [integer]
@@ -104,7 +105,7 @@ def _product(left: Tensor, right: Tensor, half: bool) -> Tensor:
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, half: bool) -> Tensor:
     """inputs (N, D) @ weight.T (D, E) + bias (E). In float32 by oneDNN, as torch.compile does it: 5 to 30 %
-    faster than MKL, which `@` calls. For the weight gradients MKL is the faster one."""
+    faster than MKL, which `@` calls."""
     if half or not inputs.numel() or not torch.backends.mkldnn.is_available():
         product = _product(inputs, weight.T, half)
         return product if bias is None else product.add_(bias)
@@ -181,23 +182,43 @@ def _backward(
         *(batch, time, size),
     )
     flat = grad_projection.view(batch * time, 2 * size)
+    return (
+        _linear(flat, weight_ih.T, None, half).view(batch, time, features),
+        grad_hidden,
+        *_weight_gradients(inputs, hidden, outputs, grad_projection, grad_product, half),
+        grad_bias,
+        hidden.new_empty(0) if grad_product is None else grad_bias_hn,
+    )
+
+
+def _weight_gradients(
+    inputs: Tensor,
+    hidden: Tensor,
+    outputs: Tensor,
+    grad_projection: Tensor,
+    grad_product: Tensor | None,
+    half: bool,
+) -> tuple[Tensor, Tensor]:
+    """Of weight_ih and weight_hh."""
+    (batch, time, features), size = inputs.shape, hidden.shape[1]
+    if not half and instruction_set():  # portable C is slower than any library
+        made = inputs.new_empty(2 * size, features), inputs.new_empty(2 * size, size)
+        _call(
+            loaded().mgu_weight_gradients,
+            (inputs, hidden, outputs, grad_projection, grad_product, *made),
+            *(batch, time, features, size),
+        )
+        return made
+    flat = grad_projection.view(batch * time, 2 * size)
     before = torch.cat([hidden.unsqueeze(1), outputs[:, : max(time - 1, 0)]], 1)[:, :time]
     before = before.reshape(batch * time, size)
     if grad_product is None:
         grad_weight_hh = _product(flat.T, before, half)
-        grad_bias_hn = hidden.new_empty(0)
     else:
         forget = _product(flat[:, :size].T, before, half)
         recurrent = _product(grad_product.view(batch * time, size).T, before, half)
         grad_weight_hh = torch.cat([forget, recurrent])
-    return (
-        _linear(flat, weight_ih.T, None, half).view(batch, time, features),
-        grad_hidden,
-        _product(flat.T, inputs.reshape(batch * time, features), half),
-        grad_weight_hh,
-        grad_bias,
-        grad_bias_hn,
-    )
+    return _product(flat.T, inputs.reshape(batch * time, features), half), grad_weight_hh
 
 
 def _backward_fake(
