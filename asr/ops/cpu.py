@@ -1,7 +1,7 @@
 """The MGU recurrence as a C operator, `torch.ops.asr.mgu`: CPU, float32.
 
-The C library does what has to go step by step (csrc/mgu.c) and the weight gradients, sums over B x T
-(csrc/mgu_weights.c). The input projection and its gradient are large products, and those are torch's.
+The C library does what has to go step by step (csrc/mgu.c) and the large products over B x T: the input
+projection, its gradient and those of the weights (csrc/mgu_products.c). Small and bfloat16 ones are torch's.
 
 Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """
@@ -18,6 +18,8 @@ from torch import Tensor
 from asr import native
 
 log = logging.getLogger("asr")
+
+LARGE = 512  # rows from which our product repays packing the weight, against oneDNN's
 
 _PROCESS = os.getpid()  # OpenMP's threads do not survive a fork: a child uses one thread
 
@@ -61,6 +63,7 @@ def library() -> ctypes.CDLL | str:
     pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
     loaded.mgu_backward.argtypes = [pointer] * 12 + [size] * 3 + [integer] * 2
+    loaded.mgu_linear.argtypes = [pointer] * 4 + [size] * 3 + [integer] * 3
     loaded.mgu_weight_gradients.argtypes = [pointer] * 7 + [size] * 4 + [integer] * 2
     loaded.step_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer] * 2
     loaded.vad_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer]
@@ -104,13 +107,22 @@ def _product(left: Tensor, right: Tensor, half: bool) -> Tensor:
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, half: bool) -> Tensor:
-    """inputs (N, D) @ weight.T (D, E) + bias (E). In float32 by oneDNN, as torch.compile does it: 5 to 30 %
-    faster than MKL, which `@` calls."""
+    """inputs (N, D) @ weight.T (D, E) + bias (E). In float32 ours; for few rows, and where only portable C is
+    there, by oneDNN, as torch.compile does it: 5 to 30 % faster than MKL, which `@` calls."""
     if half or not inputs.numel() or not torch.backends.mkldnn.is_available():
         product = _product(inputs, weight.T, half)
         return product if bias is None else product.add_(bias)
-    linear: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return linear
+    if len(inputs) < LARGE or not instruction_set():
+        linear: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+        return linear
+    made = inputs.new_empty(len(inputs), len(weight))
+    transposed = weight.T.is_contiguous()
+    _call(
+        loaded().mgu_linear,
+        (inputs, weight.T if transposed else weight, bias, made),
+        *(*inputs.shape, len(weight), int(transposed)),
+    )
+    return made
 
 
 def _forward(

@@ -1,4 +1,4 @@
-/* Drives csrc/mgu.c and mgu_weights.c under the sanitizers: every instruction set, odd sizes, one to three threads, on
+/* Drives csrc/mgu.c and mgu_products.c under the sanitizers: every instruction set, odd sizes, one to three threads, on
  * allocations of exactly the size that the interface promises. Compares with the plain loop, and gradients with finite
  * differences or plain sums. mgu.c itself is included; exit status 0 when all is well. */
 
@@ -10,6 +10,9 @@
 int mgu_weight_gradients(const float *inputs, const float *hidden, const float *outputs, const float *grad_projection,
                          const float *grad_product, float *grad_weight_ih, float *grad_weight_hh, int64_t B, int64_t T,
                          int64_t D, int64_t H, int threads, int kind);
+
+int mgu_linear(const float *inputs, const float *weight, const float *bias, float *outputs, int64_t N, int64_t K,
+               int64_t E, int transposed, int threads, int kind);
 
 static uint64_t seed = 1;
 
@@ -128,6 +131,22 @@ static int check(int64_t B, int64_t T, int64_t D, int64_t H, int reset_gate, int
     return bad;
 }
 
+static int check_linear(int64_t N, int64_t K, int64_t E, int transposed, int threads, int kind)
+{
+    float *inputs = fill(N * K, 1), *weight = fill(E * K, 1), *bias = transposed ? NULL : fill(E, 1);
+    float *outputs = fill(N * E, 1);
+    int bad = mgu_linear(inputs, weight, bias, outputs, N, K, E, transposed, threads, kind);
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t e = 0; e < E; e++) {
+            double sum = bias ? bias[e] : 0;
+            for (int64_t k = 0; k < K; k++) sum += inputs[n * K + k] * weight[transposed ? k * E + e : e * K + k];
+            bad |= !(fabs(sum - outputs[n * E + e]) < 1e-4);
+        }
+    if (bad) printf("linear N %d K %d E %d threads %d kind %d: wrong\n", (int)N, (int)K, (int)E, threads, kind);
+    free(inputs), free(weight), free(bias), free(outputs);
+    return bad;
+}
+
 int main(void)
 {
     /* With D 2400 not all rows of the batch are packed at a time. */
@@ -140,5 +159,11 @@ int main(void)
             for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
                 for (int reset_gate = 0; reset_gate < 2; reset_gate++)
                     bad |= check(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], reset_gate, threads, kind);
+    static const int64_t shapes[][3] = {{8, 1, 1}, {13, 7, 40}, {129, 33, 16}, {300, 20, 65}, {257, 0, 9}, {20, 3, 0}};
+    for (int kind = 0; kind <= mgu_best(); kind++)
+        for (int threads = 1; threads <= 3; threads++)
+            for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
+                for (int transposed = 0; transposed < 2; transposed++)
+                    bad |= check_linear(shapes[i][0], shapes[i][1], shapes[i][2], transposed, threads, kind);
     return bad;
 }

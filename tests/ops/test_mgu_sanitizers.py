@@ -19,8 +19,8 @@ CHECKS = {
 @pytest.mark.parametrize(
     ("driver", "beside", "check"),  # beside: sources that the driver does not include
     [
-        ("mgu_driver.c", ["mgu_weights.c"], "address"),
-        ("mgu_driver.c", ["mgu_weights.c"], "thread"),
+        ("mgu_driver.c", ["mgu_products.c"], "address"),
+        ("mgu_driver.c", ["mgu_products.c"], "thread"),
         ("step_driver.c", [], "address"),
     ],
 )
