@@ -187,19 +187,23 @@ def _backward(
     grad_product = None if product is None else torch.empty_like(product)
     grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     grad_bias, grad_bias_hn = hidden.new_empty(2 * size), hidden.new_empty(size)
-    made = (grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn)
     _call(
         loaded().mgu_backward,
-        (weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final, *made),
+        (
+            *(weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final),
+            *(grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn),
+        ),
         *(batch, time, size),
     )
+    grad_weights = _weight_gradients(inputs, hidden, outputs, grad_projection, grad_product, half)
+    del grad_product  # the gradient of the inputs, as large, takes its memory
     flat = grad_projection.view(batch * time, 2 * size)
     return (
         _linear(flat, weight_ih.T, None, half).view(batch, time, features),
         grad_hidden,
-        *_weight_gradients(inputs, hidden, outputs, grad_projection, grad_product, half),
+        *grad_weights,
         grad_bias,
-        hidden.new_empty(0) if grad_product is None else grad_bias_hn,
+        hidden.new_empty(0) if product is None else grad_bias_hn,
     )
 
 

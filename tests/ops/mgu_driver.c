@@ -1,6 +1,6 @@
-/* Drives csrc/mgu.c and mgu_products.c under the sanitizers: every instruction set, odd sizes, one to three threads, on
- * allocations of exactly the size that the interface promises. Compares with the plain loop, and gradients with finite
- * differences or plain sums. mgu.c itself is included; exit status 0 when all is well. */
+/* Drives csrc/mgu.c and mgu_products.c under the sanitizers: every instruction set, odd sizes, one to three threads,
+ * on allocations of exactly the size that the interface promises. Compares with the plain loop, and gradients with
+ * finite differences or plain sums. mgu.c itself is included; exit status 0 when all is well. */
 
 #include "mgu.c"
 

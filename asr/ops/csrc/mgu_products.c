@@ -1,11 +1,11 @@
-/* The products of the MGU's training that need not go step by step: sums over D or 2H for all rows of the batch and all
- * steps, and sums over those.
+/* The products of the MGU's training that need not go step by step: sums over D or 2H for all rows of the batch and
+ * all steps, and sums over those.
  *
  *     projection = x W_ih^T + b        dx = [df; dn]^T W_ih
  *     dW_ih = sum [df; dn] x^T         dW_hh = sum [df; dp] h^T        p = W_n h + b_hn, h the state before the step
  *
- * Knows only arrays, as mgu.c does, whose backward makes df, dn and dp. What a tile of sums is multiplied with is packed
- * into panels, two vectors wide and as deep as the sum is long; they are read from the second cache.
+ * Knows only arrays, as mgu.c does, whose backward makes df, dn and dp. What a tile of sums is multiplied with is
+ * packed into panels, two vectors wide and as deep as the sum is long; they are read from the second cache.
  */
 
 #include "common.h"
@@ -15,13 +15,14 @@
 
 typedef struct {
     int64_t B, T, D, H;
-    const float *inputs, *hidden, *outputs, *grad_projection, *grad_product; /* as in mgu_backward; inputs (B, T, D) */
-    float *grad_weight_ih, *grad_weight_hh;                                  /* (2H, D), (2H, H) */
+    const float *inputs;                                            /* (B, T, D) */
+    const float *hidden, *outputs, *grad_projection, *grad_product; /* as in mgu_backward */
+    float *grad_weight_ih, *grad_weight_hh;                         /* (2H, D), (2H, H) */
 } Weights;
 
 typedef struct {
-    int64_t K, E;                /* columns of the inputs and of the outputs */
-    const float *packed, *bias;  /* bias (E), or NULL */
+    int64_t K, E;               /* columns of the inputs and of the outputs */
+    const float *packed, *bias; /* bias (E), or NULL */
     const float *inputs;
     float *outputs;
 } Linear;
@@ -79,10 +80,10 @@ static void pack_weight(const float *weight, int transposed, int64_t K, int64_t 
     }
 }
 
-/* outputs (N, E) = inputs (N, K) times the weight, plus bias (E) or NULL; N is at least 8. The weight is (E, K), or (K, E)
- * if it is `transposed`. 0, or 1 when memory is short. */
-EXPORT int mgu_linear(const float *inputs, const float *weight, const float *bias, float *outputs, int64_t N, int64_t K,
-                      int64_t E, int transposed, int threads, int kind)
+/* outputs (N, E) = inputs (N, K) times the weight, plus bias (E) or NULL; N is at least 8. The weight is (E, K), or
+ * (K, E) if it is `transposed`. 0, or 1 when memory is short. */
+EXPORT int mgu_linear(const float *inputs, const float *weight, const float *bias, float *outputs, int64_t N,
+                      int64_t K, int64_t E, int transposed, int threads, int kind)
 {
     const Kernels *kernels = &KERNELS[kind];
     const int64_t width = 2 * kernels->lanes, panels = ceil_div(E, width), groups = N < 2 * GROUP ? 1 : N / GROUP;

@@ -6,9 +6,9 @@
 
 #include "vectors.h"
 
-/* left[row] = sum over k < depth of a[row * next_row + k * next_k] times the left half of the panel, right likewise. The
- * lines of `to` where these sums will go are fetched meanwhile, row by row: at once they would hold up the panel. x - 0
- * is x to the bit, so that x is read straight into all lanes. */
+/* left[row] = sum over k < depth of a[row * next_row + k * next_k] times the left half of the panel, right likewise.
+ * The lines of `to` where these sums will go are fetched meanwhile, row by row: at once they would hold up the panel.
+ * x - 0 is x to the bit, so that x is read straight into all lanes. */
 INLINE void NAME(multiply)(const float *a, int64_t next_row, int64_t next_k, const float *panel, int64_t depth,
                            const float *to, int64_t next_to, V *left, V *right)
 {
