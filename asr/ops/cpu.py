@@ -1,7 +1,7 @@
 """The MGU recurrence as a C operator, `torch.ops.asr.mgu`: CPU, float32.
 
-The C library (csrc/mgu.c) does what has to go step by step. The input projection and the weight gradients are
-large products over B x T, and those are torch's.
+The C library does what has to go step by step (csrc/mgu.c) and the large products over B x T: the input
+projection, its gradient and those of the weights (csrc/mgu_products.c). Small and bfloat16 ones are torch's.
 
 Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """
@@ -18,6 +18,8 @@ from torch import Tensor
 from asr import native
 
 log = logging.getLogger("asr")
+
+LARGE = 512  # rows from which our product repays packing the weight, against oneDNN's
 
 _PROCESS = os.getpid()  # OpenMP's threads do not survive a fork: a child uses one thread
 
@@ -61,6 +63,8 @@ def library() -> ctypes.CDLL | str:
     pointer, size, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.mgu_forward.argtypes = [pointer] * 6 + [size] * 3 + [integer] * 3
     loaded.mgu_backward.argtypes = [pointer] * 12 + [size] * 3 + [integer] * 2
+    loaded.mgu_linear.argtypes = [pointer] * 4 + [size] * 3 + [integer] * 3
+    loaded.mgu_weight_gradients.argtypes = [pointer] * 7 + [size] * 4 + [integer] * 2
     loaded.step_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer] * 2
     loaded.vad_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer]
     loaded.denominator.argtypes = [pointer] * 5 + [size] * 3 + [integer]
@@ -103,13 +107,22 @@ def _product(left: Tensor, right: Tensor, half: bool) -> Tensor:
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, half: bool) -> Tensor:
-    """inputs (N, D) @ weight.T (D, E) + bias (E). In float32 by oneDNN, as torch.compile does it: 5 to 30 %
-    faster than MKL, which `@` calls. For the weight gradients MKL is the faster one."""
+    """inputs (N, D) @ weight.T (D, E) + bias (E). In float32 ours; for few rows, and where only portable C is
+    there, by oneDNN, as torch.compile does it: 5 to 30 % faster than MKL, which `@` calls."""
     if half or not inputs.numel() or not torch.backends.mkldnn.is_available():
         product = _product(inputs, weight.T, half)
         return product if bias is None else product.add_(bias)
-    linear: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return linear
+    if len(inputs) < LARGE or not instruction_set():
+        linear: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+        return linear
+    made = inputs.new_empty(len(inputs), len(weight))
+    transposed = weight.T.is_contiguous()
+    _call(
+        loaded().mgu_linear,
+        (inputs, weight.T if transposed else weight, bias, made),
+        *(*inputs.shape, len(weight), int(transposed)),
+    )
+    return made
 
 
 def _forward(
@@ -174,30 +187,54 @@ def _backward(
     grad_product = None if product is None else torch.empty_like(product)
     grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     grad_bias, grad_bias_hn = hidden.new_empty(2 * size), hidden.new_empty(size)
-    made = (grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn)
     _call(
         loaded().mgu_backward,
-        (weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final, *made),
+        (
+            *(weight_hh, hidden, gates, product, outputs, grad_outputs, grad_final),
+            *(grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn),
+        ),
         *(batch, time, size),
     )
+    grad_weights = _weight_gradients(inputs, hidden, outputs, grad_projection, grad_product, half)
+    del grad_product  # the gradient of the inputs, as large, takes its memory
+    flat = grad_projection.view(batch * time, 2 * size)
+    return (
+        _linear(flat, weight_ih.T, None, half).view(batch, time, features),
+        grad_hidden,
+        *grad_weights,
+        grad_bias,
+        hidden.new_empty(0) if product is None else grad_bias_hn,
+    )
+
+
+def _weight_gradients(
+    inputs: Tensor,
+    hidden: Tensor,
+    outputs: Tensor,
+    grad_projection: Tensor,
+    grad_product: Tensor | None,
+    half: bool,
+) -> tuple[Tensor, Tensor]:
+    """Of weight_ih and weight_hh."""
+    (batch, time, features), size = inputs.shape, hidden.shape[1]
+    if not half and instruction_set():  # portable C is slower than any library
+        made = inputs.new_empty(2 * size, features), inputs.new_empty(2 * size, size)
+        _call(
+            loaded().mgu_weight_gradients,
+            (inputs, hidden, outputs, grad_projection, grad_product, *made),
+            *(batch, time, features, size),
+        )
+        return made
     flat = grad_projection.view(batch * time, 2 * size)
     before = torch.cat([hidden.unsqueeze(1), outputs[:, : max(time - 1, 0)]], 1)[:, :time]
     before = before.reshape(batch * time, size)
     if grad_product is None:
         grad_weight_hh = _product(flat.T, before, half)
-        grad_bias_hn = hidden.new_empty(0)
     else:
         forget = _product(flat[:, :size].T, before, half)
         recurrent = _product(grad_product.view(batch * time, size).T, before, half)
         grad_weight_hh = torch.cat([forget, recurrent])
-    return (
-        _linear(flat, weight_ih.T, None, half).view(batch, time, features),
-        grad_hidden,
-        _product(flat.T, inputs.reshape(batch * time, features), half),
-        grad_weight_hh,
-        grad_bias,
-        grad_bias_hn,
-    )
+    return _product(flat.T, inputs.reshape(batch * time, features), half), grad_weight_hh
 
 
 def _backward_fake(

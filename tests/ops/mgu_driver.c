@@ -1,11 +1,18 @@
-/* Drives csrc/mgu.c under the sanitizers: every instruction set, odd sizes, one to three threads, on allocations of
- * exactly the size that the interface promises. Compares with the plain loop, and gradients with finite differences.
- * Compiled with mgu.c itself as its include; exit status 0 when all is well. */
+/* Drives csrc/mgu.c and mgu_products.c under the sanitizers: every instruction set, odd sizes, one to three threads,
+ * on allocations of exactly the size that the interface promises. Compares with the plain loop, and gradients with
+ * finite differences or plain sums. mgu.c itself is included; exit status 0 when all is well. */
 
 #include "mgu.c"
 
 #include <math.h>
 #include <stdio.h>
+
+int mgu_weight_gradients(const float *inputs, const float *hidden, const float *outputs, const float *grad_projection,
+                         const float *grad_product, float *grad_weight_ih, float *grad_weight_hh, int64_t B, int64_t T,
+                         int64_t D, int64_t H, int threads, int kind);
+
+int mgu_linear(const float *inputs, const float *weight, const float *bias, float *outputs, int64_t N, int64_t K,
+               int64_t E, int transposed, int threads, int kind);
 
 static uint64_t seed = 1;
 
@@ -53,7 +60,31 @@ static double plain(const float *weight, const float *bias_hn, const float *hidd
     return loss;
 }
 
-static int check(int64_t B, int64_t T, int64_t H, int reset_gate, int threads, int kind)
+/* Whether the gradients of the weights are the sums that they should be. */
+static int check_weights(const float *hidden, const float *outputs, const float *grad_projection,
+                         const float *grad_product, int64_t B, int64_t T, int64_t D, int64_t H, int threads, int kind)
+{
+    float *inputs = fill(B * T * D, 1), *ih = fill(2 * H * D, 1), *hh = fill(2 * H * H, 1);
+    int bad = mgu_weight_gradients(inputs, hidden, outputs, grad_projection, grad_product, ih, hh, B, T, D, H, threads,
+                                   kind);
+    double *sums = malloc(sizeof(double) * (size_t)(D + H));
+    for (int64_t i = 0; i < 2 * H; i++) {
+        for (int64_t j = 0; j < D + H; j++) sums[j] = 0;
+        for (int64_t row = 0; row < B * T; row++) {
+            const float *before = row % T ? outputs + (row - 1) * H : hidden + row / T * H;
+            const double through_ih = grad_projection[row * 2 * H + i];
+            const double through_hh = grad_product && i >= H ? grad_product[row * H + i - H] : through_ih;
+            for (int64_t j = 0; j < D; j++) sums[j] += through_ih * inputs[row * D + j];
+            for (int64_t j = 0; j < H; j++) sums[D + j] += through_hh * before[j];
+        }
+        for (int64_t j = 0; j < D; j++) bad |= !(fabs(sums[j] - ih[i * D + j]) < 1e-4 * (1 + fabs(sums[j])));
+        for (int64_t j = 0; j < H; j++) bad |= !(fabs(sums[D + j] - hh[i * H + j]) < 1e-4 * (1 + fabs(sums[D + j])));
+    }
+    free(inputs), free(ih), free(hh), free(sums);
+    return bad;
+}
+
+static int check(int64_t B, int64_t T, int64_t D, int64_t H, int reset_gate, int threads, int kind)
 {
     float *weight = fill(2 * H * H, 2 / sqrtf((float)H)), *bias_hn = reset_gate ? fill(H, 1) : NULL;
     float *hidden = fill(B * H, 1), *projection = fill(B * T * 2 * H, 2), *gates = copy(projection, B * T * 2 * H);
@@ -90,24 +121,49 @@ static int check(int64_t B, int64_t T, int64_t H, int reset_gate, int threads, i
         bad |= !(fabs(sum - grad_bias[i]) < 1e-4 * (1 + fabs(sum)));
         if (reset_gate && i < H) bad |= !(fabs(sum_hn - grad_bias_hn[i]) < 1e-4 * (1 + fabs(sum_hn)));
     }
+    bad |= check_weights(hidden, outputs, grad_projection, grad_product, B, T, D, H, threads, kind);
     if (bad)
-        printf("B %d T %d H %d reset gate %d threads %d kind %d: wrong\n", (int)B, (int)T, (int)H, reset_gate,
-               threads, kind);
+        printf("B %d T %d D %d H %d reset gate %d threads %d kind %d: wrong\n", (int)B, (int)T, (int)D, (int)H,
+               reset_gate, threads, kind);
     float *all[] = {weight,  bias_hn,  hidden,          projection,   gates,      product, outputs, by, by_final,
                     expected, grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
     return bad;
 }
 
+static int check_linear(int64_t N, int64_t K, int64_t E, int transposed, int threads, int kind)
+{
+    float *inputs = fill(N * K, 1), *weight = fill(E * K, 1), *bias = transposed ? NULL : fill(E, 1);
+    float *outputs = fill(N * E, 1);
+    int bad = mgu_linear(inputs, weight, bias, outputs, N, K, E, transposed, threads, kind);
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t e = 0; e < E; e++) {
+            double sum = bias ? bias[e] : 0;
+            for (int64_t k = 0; k < K; k++) sum += inputs[n * K + k] * weight[transposed ? k * E + e : e * K + k];
+            bad |= !(fabs(sum - outputs[n * E + e]) < 1e-4);
+        }
+    if (bad) printf("linear N %d K %d E %d threads %d kind %d: wrong\n", (int)N, (int)K, (int)E, threads, kind);
+    free(inputs), free(weight), free(bias), free(outputs);
+    return bad;
+}
+
 int main(void)
 {
-    static const int64_t sizes[][3] = {{1, 1, 1},   {3, 4, 5},   {2, 3, 16},  {1, 30, 130}, {2, 8, 160}, {9, 12, 130},
-                                       {26, 5, 40}, {13, 20, 65}, {4, 0, 5}, {0, 3, 5},    {5, 2, 33}};
+    /* With D 2400 not all rows of the batch are packed at a time. */
+    static const int64_t sizes[][4] = {{1, 1, 1, 1},    {3, 4, 2, 5},     {2, 3, 16, 16},  {1, 30, 7, 130},
+                                       {2, 8, 33, 160}, {9, 12, 20, 130}, {26, 5, 48, 40}, {13, 20, 65, 65},
+                                       {4, 0, 3, 5},    {0, 3, 3, 5},     {5, 2, 0, 33},   {9, 12, 2400, 13}};
     int bad = 0;
     for (int kind = 0; kind <= mgu_best(); kind++)
         for (int threads = 1; threads <= 3; threads++)
             for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
                 for (int reset_gate = 0; reset_gate < 2; reset_gate++)
-                    bad |= check(sizes[i][0], sizes[i][1], sizes[i][2], reset_gate, threads, kind);
+                    bad |= check(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], reset_gate, threads, kind);
+    static const int64_t shapes[][3] = {{8, 1, 1}, {13, 7, 40}, {129, 33, 16}, {300, 20, 65}, {257, 0, 9}, {20, 3, 0}};
+    for (int kind = 0; kind <= mgu_best(); kind++)
+        for (int threads = 1; threads <= 3; threads++)
+            for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
+                for (int transposed = 0; transposed < 2; transposed++)
+                    bad |= check_linear(shapes[i][0], shapes[i][1], shapes[i][2], transposed, threads, kind);
     return bad;
 }

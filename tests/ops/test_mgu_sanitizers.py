@@ -17,10 +17,16 @@ CHECKS = {
 
 
 @pytest.mark.parametrize(
-    ("driver", "check"),
-    [("mgu_driver.c", "address"), ("mgu_driver.c", "thread"), ("step_driver.c", "address")],
+    ("driver", "beside", "check"),  # beside: sources that the driver does not include
+    [
+        ("mgu_driver.c", ["mgu_products.c"], "address"),
+        ("mgu_driver.c", ["mgu_products.c"], "thread"),
+        ("step_driver.c", [], "address"),
+    ],
 )
-def test_our_c_is_clean_and_right_under_sanitizers(driver: str, check: str, tmp_path: Path) -> None:
+def test_our_c_is_clean_and_right_under_sanitizers(
+    driver: str, beside: list[str], check: str, tmp_path: Path
+) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -32,6 +38,7 @@ def test_our_c_is_clean_and_right_under_sanitizers(driver: str, check: str, tmp_
         *CHECKS[check],
         f"-I{native.MGU.package / 'csrc'}",
         str(Path(__file__).with_name(driver)),
+        *(str(native.MGU.package / "csrc" / name) for name in beside),
         "-lm",
         "-o",
         str(program),

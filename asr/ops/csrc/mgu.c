@@ -61,6 +61,23 @@ typedef struct {
     float *grad_projection, *grad_product, *grad_hidden; /* (B, T, 2H), (B, T, H), (B, H) */
 } Backward;
 
+/* Lines of memory that a tile's gates will touch. Each lies an utterance from the next, so that they come from far.
+ * All fetched at once they would hold up the product's weights; so they are fetched one by one during the product,
+ * but for the few of a tile of few rows. */
+typedef struct {
+    int at_once;
+    int64_t count;
+    const float *lines[16 * 12]; /* up to 16 for each row of the largest tile */
+} Ahead;
+
+static inline void expect(Ahead *ahead, const float *line)
+{
+    if (ahead->at_once)
+        __builtin_prefetch(line, 1);
+    else
+        ahead->lines[ahead->count++] = line;
+}
+
 /* All threads meet here once a step. A short spin, then the processor goes to whoever else wants it. */
 static void barrier_wait(Barrier *barrier)
 {

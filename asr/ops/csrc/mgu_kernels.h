@@ -11,19 +11,24 @@
 
 #define FEW_ROWS (MAX_ROWS / 4)
 
-/* left[row] = a[row] times the left columns of the panel w, right likewise; the sum is over `depth`. */
+/* left[row] = a[row] times the left columns of the panel w, right likewise; the sum is over `depth`. x - 0 is x to
+ * the bit, so that x is read straight into all lanes; x + 0 would be an addition, since it makes a 0 of a -0. */
 INLINE void NAME(multiply_rows)(const int rows, const float *a, int64_t stride, const float *w, int64_t depth,
-                                V *left, V *right)
+                                V *left, V *right, const Ahead *ahead)
 {
     V l[MAX_ROWS], r[MAX_ROWS];
     UNROLL for (int row = 0; row < rows; row++) l[row] = r[row] = (V){0};
     const V *panel = (const V *)w;
-    for (int64_t k = 0; k < depth; k++, panel += 2) {
-        const V first = panel[0], second = panel[1];
-        UNROLL for (int row = 0; row < rows; row++) {
-            const V x = (V){0} + a[row * stride + k];
-            l[row] += first * x;
-            r[row] += second * x;
+    const int64_t between = depth / (ahead->count + 1) + 1; /* lines fetched */
+    for (int64_t k = 0, line = 0; k < depth; line++) {
+        if (line < ahead->count) __builtin_prefetch(ahead->lines[line], 1);
+        for (const int64_t end = k + between < depth ? k + between : depth; k < end; k++, panel += 2) {
+            const V first = panel[0], second = panel[1];
+            UNROLL for (int row = 0; row < rows; row++) {
+                const V x = a[row * stride + k] - (V){0};
+                l[row] += first * x;
+                r[row] += second * x;
+            }
         }
     }
     UNROLL for (int row = 0; row < rows; row++) left[row] = l[row], right[row] = r[row];
@@ -41,7 +46,7 @@ INLINE void NAME(multiply_few)(const int rows, const float *a, int64_t stride, c
     for (; k + 4 <= depth; k += 4, panel += 8) {
         UNROLL for (int part = 0; part < 4; part++)
             UNROLL for (int row = 0; row < rows; row++) {
-                const V x = (V){0} + a[row * stride + k + part];
+                const V x = a[row * stride + k + part] - (V){0};
                 l[row][part] += panel[2 * part] * x;
                 r[row][part] += panel[2 * part + 1] * x;
             }
@@ -58,10 +63,10 @@ INLINE void NAME(multiply_few)(const int rows, const float *a, int64_t stride, c
 }
 
 #define FEW(N) case N: NAME(multiply_few)(N, a, stride, w, depth, left, right); break;
-#define ROWS(N) case N: NAME(multiply_rows)(N, a, stride, w, depth, left, right); break;
+#define ROWS(N) case N: NAME(multiply_rows)(N, a, stride, w, depth, left, right, ahead); break;
 
 static __attribute__((noinline)) void NAME(multiply)(int64_t rows, const float *a, int64_t stride, const float *w,
-                                                     int64_t depth, V *left, V *right)
+                                                     int64_t depth, V *left, V *right, const Ahead *ahead)
 {
     switch (rows) { /* the number of rows has to be a constant for the sums to stay in registers */
 #if MAX_ROWS == 12
@@ -106,15 +111,17 @@ static void NAME(forward_tile)(int64_t rows, const Forward *job, int64_t row0, i
     float *gates = job->gates + (row0 * job->T + t) * 2 * H + first;
     float *outputs = job->outputs + (row0 * job->T + t) * H + first;
     const int64_t next_gates = job->T * 2 * H, next_outputs = job->T * H;
+    Ahead ahead;
+    ahead.count = 0, ahead.at_once = rows <= FEW_ROWS;
     for (int64_t row = 0; row < rows; row++) {
-        __builtin_prefetch(gates + row * next_gates, 1);
-        __builtin_prefetch(gates + row * next_gates + H, 1);
-        __builtin_prefetch(outputs + row * next_outputs, 1);
-        if (job->product) __builtin_prefetch(job->product + ((row0 + row) * job->T + t) * H + first, 1);
+        expect(&ahead, gates + row * next_gates);
+        expect(&ahead, gates + row * next_gates + H);
+        expect(&ahead, outputs + row * next_outputs);
+        if (job->product) expect(&ahead, job->product + ((row0 + row) * job->T + t) * H + first);
     }
     V fs[MAX_ROWS], ns[MAX_ROWS];
     if (job->packed)
-        NAME(multiply)(rows, states, job->stride, job->packed + panel * job->panel_size, H, fs, ns);
+        NAME(multiply)(rows, states, job->stride, job->packed + panel * job->panel_size, H, fs, ns, &ahead);
     else
         NAME(multiply_unpacked)(rows, states, job->stride, job->weight, H, first, count, fs, ns);
     /* Two loops, so that several rows of a long chain of dependent instructions are under way at a time. */
@@ -174,22 +181,24 @@ static void NAME(backward_tile)(int64_t rows, const Backward *job, int64_t row0,
                                 const float *recurrent, float *next, float *bias_sums)
 {
     const int64_t H = job->H, first = panel * 2 * LANES;
+    Ahead ahead;
+    ahead.count = 0, ahead.at_once = rows <= FEW_ROWS;
     if (t) for (int64_t row = 0; row < rows; row++) {
         const int64_t there = (row0 + row) * job->T + t - 1;
         for (int64_t unit = first; unit < first + 2 * LANES && unit < H; unit += 16) {
-            __builtin_prefetch(job->gates + there * 2 * H + unit);
-            __builtin_prefetch(job->gates + there * 2 * H + H + unit);
-            __builtin_prefetch(job->grad_outputs + there * H + unit);
-            if (t > 1) __builtin_prefetch(job->outputs + (there - 1) * H + unit);
-            if (job->product) __builtin_prefetch(job->product + there * H + unit);
-            __builtin_prefetch(job->grad_projection + there * 2 * H + unit, 1);
-            __builtin_prefetch(job->grad_projection + there * 2 * H + H + unit, 1);
-            if (job->product) __builtin_prefetch(job->grad_product + there * H + unit, 1);
+            expect(&ahead, job->gates + there * 2 * H + unit);
+            expect(&ahead, job->gates + there * 2 * H + H + unit);
+            expect(&ahead, job->grad_outputs + there * H + unit);
+            if (t > 1) expect(&ahead, job->outputs + (there - 1) * H + unit);
+            if (job->product) expect(&ahead, job->product + there * H + unit);
+            expect(&ahead, job->grad_projection + there * 2 * H + unit);
+            expect(&ahead, job->grad_projection + there * 2 * H + H + unit);
+            if (job->product) expect(&ahead, job->grad_product + there * H + unit);
         }
     }
     V sums[2][MAX_ROWS];
     NAME(multiply)(rows, recurrent, job->stride, job->packed + panel * job->panel_size, 2 * job->padded, sums[0],
-                   sums[1]);
+                   sums[1], &ahead);
     for (int half = 0; half < 2; half++) {
         const int64_t unit = first + half * LANES;
         if (unit >= H) break;
