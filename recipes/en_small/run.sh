@@ -5,7 +5,7 @@
 #
 # OPTIONS are those of asr train, for both trainings. UNTIL=3 ends before them and UNTIL=6 behind them: the README says how
 # they are carried to another machine. ONLY=train-clean-5 makes a model of that corpus alone, to compare: nothing goes into the
-# package, and the language models are the package's.
+# package, whose language models and settings of decoding it takes.
 #
 # It needs PocketSphinx for the lexicon and the first alignment: pip install pocketsphinx. Each stage skips what is
 # there, and training goes on where it was stopped. On two CPU cores the two trainings take about two and a half hours.
@@ -62,6 +62,11 @@ train phones --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model
 # 6. Sequences of phones: the right one against its rivals
 train mmi --model.init_from $exp/phones/bundle --data.phones "[$exp/train.phones.ctm,$exp/more.phones.ctm,$exp/dev.phones.ctm]"
 [ "$until" -gt 6 ] || exit 0
+if [ -n "$only" ]; then
+    cp asr/models/en-small/{lm.bin,neural-lm.safetensors,decoding.yaml} $exp/mmi/bundle/
+    asr evaluate --model $exp/mmi/bundle --cuts $dev --output-dir $exp/dev
+    exit
+fi
 
 # 7. Language models, of n-grams and neural, and the settings of decoding
 [ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --prune 1 0 0 0 --prune-entropy 1.1e-7 \
