@@ -9,7 +9,7 @@ set -euo pipefail
 corpus=$(realpath "${1:?the directory of the dataset, with recordings/ in it}")
 cd "$(dirname "$0")/../.."
 data=data/digits exp=exp/digits
-unheard='nicolas|theo' # of the six speakers
+unheard=${UNHEARD:-nicolas|theo} # of the six speakers
 export OMP_WAIT_POLICY=passive
 mkdir -p $data
 
