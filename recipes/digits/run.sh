@@ -4,7 +4,8 @@
 #   git clone https://github.com/Jakobovski/free-spoken-digit-dataset
 #   recipes/digits/run.sh free-spoken-digit-dataset
 #
-# Each stage skips what is there, and training goes on where it was stopped.
+# Each stage skips what is there, and training goes on where it was stopped. UNHEARD='george|lucas' keeps others, where
+# data/digits and exp/digits are not there yet.
 set -euo pipefail
 corpus=$(realpath "${1:?the directory of the dataset, with recordings/ in it}")
 cd "$(dirname "$0")/../.."

@@ -117,7 +117,7 @@ class Trial:
 
 
 def shaped(lookahead: tuple[int, ...]) -> Callable[[], Hearing]:
-    """Blocks of these lookaheads, of a size that leaves the parameters as many as they are."""
+    """Blocks of these lookaheads, of a size that leaves the parameters about as many as they are."""
     return lambda: Hearing(fit(lambda size: replace(REFERENCE, lookahead=lookahead, hidden=size)))
 
 
@@ -194,20 +194,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if (args.teacher is None) != (args.cuts is None):
         raise UserError("--teacher and --cuts: give both or none")
+    asked = args.only or [*TRIALS, *([TAUGHT] if args.teacher else [])]
+    if TAUGHT in asked and not args.teacher:
+        raise UserError(f"--only {TAUGHT}: needs --teacher and --cuts")
     torch.set_num_threads(1)
     keep_freed_memory()
     corpus = load(args.corpus)
-    asked = args.only or [*TRIALS, *([TAUGHT] if args.teacher else [])]
     args.directory.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in asked:
         path = args.directory / f"{name.replace(' ', '_')}.json"
         if not path.exists():
-            trial, speech = TRIALS.get(name), corpus
-            if trial is None:
-                if not args.teacher:
-                    raise UserError(f"{TAUGHT}: needs --teacher and --cuts")
+            if name == TAUGHT:
                 speech, trial = with_teacher(corpus, posteriors(args.teacher, args.cuts, corpus))
+            else:
+                speech, trial = corpus, TRIALS[name]
             write_text(path, json.dumps(attempt(trial, speech, args.steps)) + "\n")
         result = json.loads(path.read_text(encoding="utf-8"))
         rows.append([name, result["why"], f"{result['frame_error']:.1f} %", f"{result['seconds']:.0f} s"])

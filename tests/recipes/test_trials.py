@@ -9,16 +9,26 @@ import numpy as np
 import pytest
 import torch
 
+from asr import audio
+from asr.bundle import save_bundle
+from asr.data.manifest import load_cuts
+from asr.decoding.config import OF_PHONES
+from asr.errors import UserError
+from asr.frontend import LogMel
+from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.phones import PHONES, UNKNOWN
+from asr.training.schedule import Optimiser
+from data_prep import tsv
 from recipes.cell_study.contenders import OUTPUTS, REFERENCE, SUBSAMPLING, parameters
-from recipes.cell_study.corpus import FRONTEND, Corpus, Speech, save
-from recipes.cell_study.train import frame_loss
+from recipes.cell_study.corpus import FRONTEND, Corpus, Speech, prepare, save
+from recipes.cell_study.train import Hearing, Task, as_bundle, frame_loss
 from recipes.en_small.trials import (
     TRIALS,
     EarlyHearing,
     consistent,
     early,
     main,
+    posteriors,
     smoothed,
     taught,
     uncertain,
@@ -52,7 +62,7 @@ def corpus() -> Corpus:
 
 
 @pytest.mark.parametrize("name", TRIALS)
-def test_trials_have_as_many_parameters_as_the_training_as_it_is(name: str) -> None:
+def test_trials_have_about_as_many_parameters_as_the_training_as_it_is(name: str) -> None:
     assert parameters(TRIALS[name].make().encoder.config) == pytest.approx(parameters(REFERENCE), rel=0.06)
 
 
@@ -119,3 +129,40 @@ def test_a_trial_with_a_result_is_not_run_again(
     assert "| as it is | three blocks, 160 ms of lookahead | 9" in table  # nothing to learn from noise
     assert main([*asked, *only]) == 0
     assert capsys.readouterr().out == table
+
+
+def test_a_teacher_is_heard_in_the_order_of_the_corpus(corpus: Corpus, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    lines = ["utt_id\tpath\ttext"]
+    for name, seconds in (("a", 0.9), ("b", 1.3)):
+        noise = 0.1 * random.standard_normal(int(seconds * FRONTEND.rate))
+        audio.write(tmp_path / f"{name}.flac", noise.astype(np.float32))
+        lines.append(f"{name}\t{name}.flac\tla")
+    (tmp_path / "table.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    manifest = tmp_path / "cuts.jsonl.gz"
+    assert tsv.main([str(tmp_path / "table.tsv"), "--output", str(manifest)]) == 0
+    cuts = sorted(load_cuts([manifest]), key=lambda cut: cut.id)
+    tokenizer = PhoneTokenizer(Lexicon({"la": ["la"]}))
+    task = Task(corpus, tokenizer, None, Optimiser(rate=1e-3, warmup=2), 24, OF_PHONES)
+    save_bundle(tmp_path / "bundle", as_bundle(Hearing(REFERENCE), task))
+
+    def heard(*chosen: int) -> torch.Tensor:
+        speech = prepare([cuts[row] for row in chosen], {}, LogMel(FRONTEND))
+        made = posteriors(tmp_path / "bundle", manifest, corpus._replace(train=speech))
+        assert made.shape == (speech.labels.size, len(PHONES))
+        return made
+
+    first, second = heard(0), heard(1)
+    assert torch.equal(heard(1, 0), torch.cat([second, first]))
+    assert first.float().exp().sum(-1).numpy() == pytest.approx(np.ones(len(first)), abs=0.01)
+
+
+@pytest.mark.parametrize("options", [["--teacher", "bundle"], ["--cuts", "manifest"], ["--only", "taught"]])
+def test_a_teacher_comes_with_its_manifest(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--teacher and --cuts"):
+        main(["--corpus", "speech.npz", "--directory", str(tmp_path), *options])
+
+
+def test_a_teacher_of_another_corpus_is_refused(corpus: Corpus) -> None:
+    with pytest.raises(UserError, match="give its manifest"):
+        with_teacher(corpus, torch.zeros(7, len(PHONES)))
