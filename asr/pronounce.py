@@ -14,14 +14,19 @@ from asr.phones import pronunciation
 
 # Sounds of espeak-ng's en-us as phones of CMUdict; the longest match is taken
 _SOUNDS = """
-    b=B d=D f=F h=HH k=K l=L m=M n=N p=P s=S t=T v=V w=W z=Z j=Y r=R ɹ=R ɡ=G ɾ=T ʔ=T ŋ=NG θ=TH ð=DH ʃ=SH ʒ=ZH
-    x=K ɬ=L tʃ=CH dʒ=JH n̩=AH+N əl=AH+L nʲ=N+Y i=IY iː=IY ɪ=IH ᵻ=IH e=EY eɪ=EY ɛ=EH æ=AE ə=AH ɐ=AH ʌ=AH
-    ɔ=AO ɔː=AO ɑ=AA ɑː=AA ɑ̃=AA+N a=AA o=OW oʊ=OW u=UW uː=UW ʊ=UH ɚ=ER ɜ=ER ɜː=ER aɪ=AY aʊ=AW ɔɪ=OY iə=IY+AH
-    aɪə=AY+AH aɪɚ=AY+ER
+    b=B d=D f=F h=HH k=K l=L m=M n=N p=P s=S t=T v=V w=W z=Z j=Y r=R ɹ=R ɡ=G ɾ=T ʔ=T ŋ=NG θ=TH ð=DH ʃ=SH
+    ʒ=ZH x=K ç=K ɬ=L tʃ=CH dʒ=JH n̩=AH+N əl=AH+L nʲ=N+Y i=IY iː=IY ɪ=IH ᵻ=IH e=EY eɪ=EY ɛ=EH æ=AE æ̃=AE+N
+    ə=AH ɐ=AH ʌ=AH ɔ=AO ɔː=AO ɔ̃=AO+N ɑ=AA ɑː=AA ɑ̃=AA+N a=AA o=OW oʊ=OW u=UW uː=UW ʊ=UH ɚ=ER ɜ=ER ɜː=ER
+    aɪ=AY aʊ=AW ɔɪ=OY iə=IY+AH aɪə=AY+AH aɪɚ=AY+ER
 """
 ARPABET: dict[str, str] = {
     sound: phones.replace("+", " ") for sound, phones in (pair.split("=") for pair in _SOUNDS.split())
 }
+
+
+class UnknownSound(UserError):
+    """One that English has not."""
+
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -52,13 +57,13 @@ class Espeak:
 
 
 def arpabet(ipa: str) -> str:
-    """espeak-ng's IPA, "_" between phonemes -> CMUdict's phones. UserError where one is unknown."""
+    """espeak-ng's IPA, "_" between phonemes -> CMUdict's phones. UnknownSound where one is none of them."""
     phones = []
     for phoneme in ipa.replace("ˈ", "").replace("ˌ", "").replace(" ", "_").split("_"):
         while phoneme:
             length = next((n for n in (3, 2, 1) if phoneme[:n] in ARPABET), 0)
             if not length:
-                raise UserError(f"no phone of CMUdict for {phoneme!r} in {ipa!r}; add it to ARPABET")
+                raise UnknownSound(f"no phone of CMUdict for {phoneme!r} in {ipa!r}; add it to ARPABET")
             phones.append(ARPABET[phoneme[:length]])
             phoneme = phoneme[length:].lstrip("ː")
     return " ".join(phones)
@@ -68,7 +73,7 @@ def arpabet(ipa: str) -> str:
 def guess(word: str) -> str:
     """A word as espeak-ng's American voice says it, in the letters of phones.
 
-    Raises UserError where espeak-ng is missing, and for a sound that English has not.
+    Raises UserError where espeak-ng is missing, UnknownSound where it says what English has not.
     """
     with _ONE_AT_A_TIME:
         return pronunciation(arpabet(_espeak().ipa(word, "en-us")).split())

@@ -24,7 +24,7 @@ from asr.evaluation.results import write_text
 from asr.lexicon import Lexicon
 from asr.lm import sentences
 from asr.phones import names
-from asr.pronounce import Espeak, arpabet
+from asr.pronounce import Espeak, UnknownSound, arpabet
 from data_prep.common import progress, warn
 
 DESCRIPTION = "Write a lexicon of the words of texts and of the transcripts of manifests."
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
                 try:
                     ways = [arpabet(espeak.ipa(word, "en-us"))]
                     guessed += 1
-                except UserError as error:  # a sound that English has not
+                except UnknownSound as error:
                     warn(f"{word}: {error}")
                     unknown += 1
             lines += [f"{word} {phones}\n" for phones in ways if phones]

@@ -1,13 +1,14 @@
 """Word times that no CTC model has had a say in: PocketSphinx aligns the references of a corpus.
 
     pip install pocketsphinx espeakng-loader
-    python -m data_prep.reference_alignment --cuts data/dev.jsonl.gz --output exp/dev.ctm [--phones P.ctm]
+    python -m data_prep.reference_alignment --cuts data/dev.jsonl.gz --output exp/dev.ctm --phones exp/p.ctm
 
 What a recogniser says about its own times cannot be judged by a forced alignment of the same network: CTC
 fires late in both. PocketSphinx is a hidden Markov model with three states a phone, trained on other speech;
 it and the US English model that its wheel carries are under BSD 2-clause licences (Carnegie Mellon
 University, Alpha Cephei). Words that its dictionary lacks are pronounced by espeak-ng. Utterances that cannot
-be aligned are named on stderr and left out. The output is CTM: `utt_id 1 start duration word`, in seconds.
+be aligned are named on stderr, with the reason, and left out. The output is CTM: `utt_id 1 start duration
+word`, in seconds.
 
 `--phones` writes the phones inside the words too, which `asr train` takes as labels of frames. It takes a
 second pass, over the phones of the first one's words, which finds no path in one utterance of four.
@@ -16,7 +17,13 @@ second pass, over the phones of the first one's words, which finds no path in on
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +31,12 @@ import numpy as np
 from lhotse.cut import Cut
 from numpy.typing import NDArray
 
-from asr.cli import run
+from asr.cli import at_least, run
 from asr.data.manifest import load_audio, load_cuts
 from asr.errors import UserError
 from asr.evaluation.results import write_text
 from asr.phones import INDEX, PHONES, SILENCE
-from asr.pronounce import Espeak, arpabet
+from asr.pronounce import Espeak, UnknownSound, arpabet
 from data_prep.common import progress, warn
 
 DESCRIPTION = "Align the references of a manifest with PocketSphinx and write their word times as CTM."
@@ -132,35 +139,78 @@ def load(cut: Cut) -> NDArray[np.float32]:
     return load_audio(cut)
 
 
+class Aligned(NamedTuple):
+    """An utterance in lines of CTM; `words` is empty where `reason` says why it is left out."""
+
+    words: str = ""
+    phones: str = ""
+    guessed: frozenset[str] = frozenset()  # its words that espeak-ng pronounced
+    reason: str = ""
+
+
+def align(cut: Cut, phones: bool) -> Aligned:
+    """By the aligner of this process."""
+    aligner, said = _aligner(), (cut.supervisions[0].text or "").split()
+    samples = load(cut)
+    try:
+        words = aligner(samples, said)
+    except UnknownSound as error:
+        return Aligned(reason=str(error))
+    if words is None:
+        return Aligned(reason="no alignment found")
+    inside = aligner.phones(samples) if phones else None
+    guessed = frozenset(said) & aligner.guessed
+    return Aligned(ctm(cut.id, words), ctm(cut.id, inside or ()), guessed)
+
+
+@functools.cache
+def _aligner() -> Aligner:
+    return Aligner()
+
+
+def align_in_processes(cuts: Iterable[Cut], phones: bool, jobs: int) -> Iterator[Aligned]:
+    """`align` of each, in order, whatever the number of jobs."""
+    ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends the others
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), signal.signal, ignored)
+    try:
+        yield from pool.map(functools.partial(align, phones=phones), cuts, chunksize=8)
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"one of the {jobs} processes died, perhaps for want of memory; lower --jobs"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="data_prep.reference_alignment", description=DESCRIPTION)
     parser.add_argument("--cuts", type=Path, nargs="+", required=True, metavar="MANIFEST")
     parser.add_argument("--output", type=Path, required=True, metavar="CTM")
     parser.add_argument("--phones", type=Path, metavar="CTM", help="write the phones of the words too")
+    parser.add_argument(
+        "--jobs", type=at_least(1, int), default=os.cpu_count(), help="processes (default: one a core)"
+    )
     args = parser.parse_args(argv)
-    cuts, aligner = load_cuts(args.cuts), Aligner()
-    lines, phone_lines, left_out = [], [], 0
+    cuts = load_cuts(args.cuts)
+    _aligner()  # what it lacks is said here, once
+    found = []
     with progress() as bar:
-        for cut in bar.track(cuts, total=len(cuts), description="aligning"):
-            samples = load(cut)
-            words = aligner(samples, (cut.supervisions[0].text or "").split())
-            if words is None:
-                warn(f"{cut.id}: no alignment found; left out")
-                left_out += 1
-                continue
-            lines.append(ctm(cut.id, words))
-            phones = aligner.phones(samples) if args.phones else None
-            if phones:
-                phone_lines.append(ctm(cut.id, phones))
+        aligned = align_in_processes(cuts, args.phones is not None, args.jobs)
+        for cut, one in zip(cuts, bar.track(aligned, total=len(cuts), description="aligning"), strict=True):
+            if one.reason:
+                warn(f"{cut.id}: {one.reason}; left out")
+            found.append(one)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.output, "".join(lines))
+    write_text(args.output, "".join(one.words for one in found))
+    left_out = sum(bool(one.reason) for one in found)
+    guessed = len(frozenset[str]().union(*(one.guessed for one in found)))
     print(
-        f"{args.output}: {len(lines)} utterances, {left_out} left out;"
-        f" {len(aligner.guessed)} words were pronounced by espeak-ng"
+        f"{args.output}: {len(found) - left_out} utterances, {left_out} left out;"
+        f" {guessed} words were pronounced by espeak-ng"
     )
     if args.phones:
-        write_text(args.phones, "".join(phone_lines))
-        print(f"{args.phones}: the phones of {len(phone_lines)} utterances")
+        write_text(args.phones, "".join(one.phones for one in found))
+        print(f"{args.phones}: the phones of {sum(bool(one.phones) for one in found)} utterances")
     return 0
 
 

@@ -1,14 +1,17 @@
 """data_prep.reference_alignment: segments of PocketSphinx as words in seconds, and words it does not know."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from asr.data.phones import read_phone_times
 from asr.errors import UserError
-from asr.pronounce import ARPABET, arpabet
+from asr.pronounce import ARPABET, UnknownSound, arpabet
 from data_prep import demo, reference_alignment
-from data_prep.reference_alignment import TimedWord, ctm, timed_words
+from data_prep.reference_alignment import Aligned, TimedWord, align, ctm, timed_words
 
 
 def test_silences_noises_and_marks_of_pronunciation_are_no_words() -> None:
@@ -34,6 +37,8 @@ def test_words_without_a_pause_between_them_meet() -> None:
         ("f_ˈaɪɚ", "F AY ER"),  # not AY ER from "aɪ" and a lone ɚ by chance: the longest match
         ("v_ˈɪ_l_ɪ_f_ˌɔːɹ_t", "V IH L IH F AO R T"),
         ("b_ˈʌ_ʔ_n̩", "B AH T AH N"),
+        ("j_ˈuː_t_ɹ_ɛ_ç_t", "Y UW T R EH K T"),
+        ("f_ɹ_ˈæ_n_ʃ_m_ɔ̃", "F R AE N SH M AO N"),
     ],
 )
 def test_espeak_sounds_become_phones(ipa: str, phones: str) -> None:
@@ -66,6 +71,38 @@ def test_espeak_pronounces_with_known_sounds() -> None:
     said = {word: arpabet(espeak.ipa(word, "en-us")) for word in ("quilter's", "shimerda", "moulded")}
     assert said["quilter's"] == "K W IH L T ER Z"
     assert all(said.values())
+
+
+def test_an_utterance_with_a_sound_that_english_has_not_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Foreign:
+        guessed = frozenset({"kung"})
+
+        def __call__(self, samples: object, words: list[str]) -> list[TimedWord] | None:
+            if "clicks" in words:
+                raise UnknownSound("no phone of CMUdict for 'ǃ'")
+            return [TimedWord("kung", 0.0, 1.0)] if "kung" in words else None
+
+    said_in = {"one": "clicks", "two": "kung", "three": "noise"}
+    cuts = [SimpleNamespace(id=name, supervisions=[SimpleNamespace(text=said_in[name])]) for name in said_in]
+    monkeypatch.setattr(reference_alignment, "_aligner", Foreign)
+    monkeypatch.setattr(reference_alignment, "load", lambda cut: None)
+    monkeypatch.setattr(reference_alignment, "load_cuts", lambda manifests: cuts)
+    monkeypatch.setattr(reference_alignment, "align_in_processes", in_this_process)
+    output = tmp_path / "words.ctm"
+    assert reference_alignment.main(["--cuts", "any", "--output", str(output)]) == 0
+    said = capsys.readouterr()
+    assert output.read_text() == "two 1 0.000 1.000 kung\n"
+    assert said.err.splitlines() == [
+        "one: no phone of CMUdict for 'ǃ'; left out",
+        "three: no alignment found; left out",
+    ]
+    assert "1 utterances, 2 left out; 1 words were pronounced by espeak-ng" in said.out
+
+
+def in_this_process(cuts: Any, phones: bool, jobs: int) -> Iterator[Aligned]:
+    return (align(cut, phones) for cut in cuts)
 
 
 def test_words_and_phones_of_speech_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
