@@ -41,6 +41,15 @@ class NeuralModel:
     bias: NDArray[np.float32]
     layers: dict[str, NDArray[np.float32]]
 
+    @classmethod
+    def load(cls, path: Path) -> NeuralModel:
+        """Raises UserError for what is no neural model, or not whole."""
+        tensors, share = _read(path)
+        embeddings, outputs = (tensors[name] * tensors[f"{name}.scales"][:, None] for name in _ROWS)
+        words = tuple(tensors["words"].tobytes().decode().split("\n"))
+        layers = {name: tensors[name] for name in _LAYERS}
+        return cls(words, share, embeddings, outputs, tensors["bias"], layers)
+
     def save(self, path: Path) -> None:
         """Embeddings and outputs as 8-bit integers with a scale a row, the rest as float16."""
         tensors: dict[str, NDArray[Any]]

@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from asr.cli import at_least
 from asr.decoding.language_model import LanguageModel
-from asr.decoding.neural_model import MixedModel
+from asr.decoding.neural_model import MixedModel, NeuralModel
 from asr.errors import UserError
 from asr.lm import make_room, sentences
 from asr.neural_lm.corpus import UNKNOWN, read
@@ -36,8 +36,13 @@ def train(texts: Sequence[Path], ngrams: LanguageModel, output: Path, args: argp
     corpus = read(texts, args.words, ngrams)
     tokens = len(corpus.ids)
     known = 1 - int((corpus.ids == UNKNOWN).sum()) / tokens
+    start = NeuralModel.load(args.init_from) if args.init_from else None
     sizes = Sizes(**{field.name: getattr(args, field.name) for field in fields(Sizes)})
-    module = NeuralLmTraining(corpus, sizes, args.rate, args.epochs, args.batch, args.joined, args.seed)
+    if start:
+        sizes = Sizes(start.embeddings.shape[1], *start.layers["weight_out"].shape)
+    module = NeuralLmTraining(
+        corpus, sizes, args.rate, args.epochs, args.batch, args.joined, args.seed, start
+    )
     steps = module.steps
     print(
         f"{tokens:,} words and ends, {known:.1%} of them {len(corpus.words):,} that it learns; {steps} steps"
@@ -96,6 +101,12 @@ def main(argv: list[str] | None = None) -> int:
         "--dev", type=Path, nargs="+", required=True, metavar="TEXT", help="unseen text, to fit the share on"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="neural-lm.safetensors")
+    parser.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="FILE",
+        help="a neural-lm.safetensors to go on from, of whatever sizes",
+    )
     whole = at_least(1, int)
     parser.add_argument(
         "--words", type=whole, default=20_000, metavar="N", help="that it knows (%(default)s)"
@@ -109,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="SHARE",
         help="of lines that go on in the next one, as speech does (%(default)s)",
     )
-    parser.add_argument("--rate", type=at_least(0, float), default=3e-3, help="AdamW's highest (%(default)s)")
+    parser.add_argument("--rate", type=at_least(0, float), default=1e-2, help="Muon's highest (%(default)s)")
     for field in fields(Sizes):
         parser.add_argument(
             f"--{field.name}", type=whole, default=field.default, metavar="N", help="(%(default)s)"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, silu
 
+from asr.decoding.language_model import SPECIAL
 from asr.decoding.neural_model import NeuralModel
 from asr.mgu import MGU
 
@@ -41,6 +42,34 @@ class Network(nn.Module):
         hidden = hidden + silu(self.mix(_normalised(hidden)))
         vectors: Tensor = self.out(_normalised(hidden))
         return vectors
+
+    def start_from(self, start: NeuralModel, words: tuple[str, ...]) -> None:
+        """Its numbers; of the rows those of the words that it knows."""
+        spelled = (*SPECIAL, *start.words)
+        known = {word: row for row, word in enumerate(spelled)}
+        pairs = [(row, known[word]) for row, word in enumerate((*SPECIAL, *words)) if word in known]
+        ours, theirs = torch.tensor(pairs).T
+        layers = {name: torch.from_numpy(layer) for name, layer in start.layers.items()}
+        cell = self.cell
+        assert cell.bias_hn is not None
+        with torch.no_grad():
+            for table, rows in (
+                (self.embeddings.weight, start.embeddings),
+                (self.outputs, start.outputs),
+                (self.bias, start.bias),
+            ):
+                table[ours] = torch.from_numpy(rows)[theirs]
+            for parameter, layer in (
+                (cell.weight_ih, layers["weight_ih"].T),
+                (cell.bias, layers["bias_ih"]),
+                (cell.weight_hh, layers["weight_hh"].T),
+                (cell.bias_hn, layers["bias_hn"]),
+                (self.mix.weight, layers["weight_mix"].T),
+                (self.mix.bias, layers["bias_mix"]),
+                (self.out.weight, layers["weight_out"].T),
+                (self.out.bias, layers["bias_out"]),
+            ):
+                parameter.copy_(layer)
 
     def export(self, words: tuple[str, ...], share: float) -> NeuralModel:
         arrays = {name: tensor.detach().cpu().float().numpy() for name, tensor in self.named_parameters()}

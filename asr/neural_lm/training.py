@@ -15,10 +15,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from asr.decoding.neural_model import NeuralModel
 from asr.errors import UserError
 from asr.neural_lm.corpus import Batch, Corpus, Epoch
 from asr.neural_lm.network import Candidates, Network, sampled_loss
-from asr.training.schedule import Optimiser, make_optimiser, schedule
+from asr.training.muon import Muon
+from asr.training.schedule import Optimiser, schedule
 
 FREQUENT, SAMPLED = 2048, 1024  # candidates
 PENALTY = (
@@ -37,19 +39,30 @@ class Sizes:
 
 
 class NeuralLmTraining(LightningModule):
-    """epochs: over the text; batch: words a step; joined: as in `Epoch`."""
+    """rate: Muon's. epochs: over the text; batch: words a step; joined: as in `Epoch`. start: what it goes on
+    from, of the same sizes."""
 
     def __init__(
-        self, corpus: Corpus, sizes: Sizes, rate: float, epochs: float, batch: int, joined: float, seed: int
+        self,
+        corpus: Corpus,
+        sizes: Sizes,
+        rate: float,
+        epochs: float,
+        batch: int,
+        joined: float,
+        seed: int,
+        start: NeuralModel | None = None,
     ) -> None:
         super().__init__()
         self.corpus, self.sizes, self.batch, self.joined, self.seed = corpus, sizes, batch, joined, seed
         self.steps = max(1, int(epochs * len(Epoch(corpus, batch, joined, seed))))
-        self.optimiser = Optimiser(rate=rate, warmup=200, floor=0.02, weight_decay=0.0)
+        self.optimiser = Optimiser(rate=rate, warmup=200, floor=0.02)
         counts = corpus.counts()
         self.network = Network(len(counts), sizes.embedding, sizes.hidden, sizes.projection)
         with torch.no_grad():
             self.network.bias.copy_((counts.clamp(min=1) / counts.sum()).log())
+        if start is not None:
+            self.network.start_from(start, corpus.words)
         self.candidates = Candidates(counts, FREQUENT, SAMPLED)
         self._losses: list[float] = []  # since they were last said
         self._began = time.monotonic()
@@ -84,7 +97,8 @@ class NeuralLmTraining(LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimiser = make_optimiser(self.parameters(), self.optimiser, fused=False)  # Lightning clips
+        tables = (self.network.embeddings.weight, self.network.outputs)
+        optimiser = Muon(list(self.parameters()), self.optimiser.rate, weight_decay=0.0, tables=tables)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(self.optimiser, self.steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

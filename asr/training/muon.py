@@ -8,7 +8,7 @@ torch.optim.Muon, kernels of convolutions count as matrices, and those of the sa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum for those parameters that are matrices (`is_matrix`), AdamW for the others.
 
-    weight_decay: on matrices alone. betas: AdamW's.
+    weight_decay: on matrices alone. betas: AdamW's. tables: of rows that are looked up, a word each; they are
+    no matrices.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Muon(torch.optim.Optimizer):
         rate: float,
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.98),
+        tables: Iterable[Tensor] = (),
     ) -> None:
-        matrices = [each for each in parameters if is_matrix(each)]
-        others = [each for each in parameters if not is_matrix(each)]
+        rows = {id(table) for table in tables}
+        matrices = [each for each in parameters if is_matrix(each) and id(each) not in rows]
+        others = [each for each in parameters if not is_matrix(each) or id(each) in rows]
         groups = [
             {"params": matrices, "matrices": True, "weight_decay": weight_decay},
             {"params": others, "matrices": False, "weight_decay": 0.0},
@@ -113,4 +116,5 @@ class Muon(torch.optim.Optimizer):
             weight_decay=group["weight_decay"],
             eps=1e-8,
             maximize=False,
+            fused=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from asr.cli import dispatch
 from asr.decoding.language_model import LanguageModel
-from asr.decoding.neural_model import MixedModel
+from asr.decoding.neural_model import MixedModel, NeuralModel
 from asr.errors import UserError
 from asr.neural_lm import training
 from asr.neural_lm.corpus import BEGIN, END, LONGEST, UNKNOWN, Batch, Corpus, Epoch, read
@@ -88,6 +89,25 @@ def test_stopped_and_called_again_it_ends_where_it_would_have(
     ngrams = LanguageModel.open(texts / "lm.bin")
     scores = [MixedModel(ngrams, path).scores("apple bear cat") for path in (whole, parts)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_it_goes_on_from_another_ones_numbers_words_in_another_order(texts: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    assert dispatch(arguments(texts, first, "--epochs", "0.5")) == 0
+    other = tmp_path / "other.txt"
+    other.write_text("egg egg egg door door cat\n")
+    given = ["--lm", str(texts / "lm.bin"), "--dev", str(texts / "dev.txt"), "--output", str(second)]
+    still = ["--init-from", str(first), "--rate", "0"]  # its sizes are not asked for again
+    assert dispatch(["neural-lm", str(other), *given, *still]) == 0
+    one, two = NeuralModel.load(first), NeuralModel.load(second)
+    assert two.words == ("egg", "door", "cat")
+    rows = [3 + one.words.index(word) for word in two.words]
+    assert np.allclose(two.outputs[3:], one.outputs[rows], atol=1e-3)
+    ngrams = LanguageModel.open(texts / "lm.bin")
+    for path, model in ((first, one), (second, two)):
+        replace(model, share=1.0).save(path)
+    scores = [MixedModel(ngrams, path).scores("egg cat door egg") for path in (first, second)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
 
 
 def test_a_text_as_numbers(texts: Path, tmp_path: Path) -> None:

@@ -50,12 +50,13 @@ def test_a_step_of_a_matrix_has_the_size_of_adamws_whatever_the_gradient() -> No
         assert weight.detach().square().mean().sqrt() == pytest.approx(0.2 * 0.01, rel=0.2)
 
 
-def test_what_is_no_matrix_moves_as_with_adamw() -> None:
+@pytest.mark.parametrize("shape", [(7,), (40, 24)])
+def test_vectors_and_tables_move_as_with_adamw(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    start, gradients = torch.randn(7), torch.randn(5, 7)
+    start, gradients = torch.randn(shape), torch.randn(5, *shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     betas = (0.9, 0.98)
-    muon = Muon([ours], rate=0.01, betas=betas)
+    muon = Muon([ours], rate=0.01, betas=betas, tables=[ours] if len(shape) == 2 else ())
     adamw = torch.optim.AdamW([theirs], lr=0.01, betas=betas, weight_decay=0.0)
     for gradient in gradients:
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
