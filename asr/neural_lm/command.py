@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         "--init-from",
         type=Path,
         metavar="FILE",
-        help="a neural-lm.safetensors to go on from, of whatever sizes",
+        help="a neural-lm.safetensors to go on from; its sizes hold",
     )
     whole = at_least(1, int)
     parser.add_argument(

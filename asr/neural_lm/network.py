@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, silu
 
@@ -45,47 +47,42 @@ class Network(nn.Module):
 
     def start_from(self, start: NeuralModel, words: tuple[str, ...]) -> None:
         """Its numbers; of the rows those of the words that it knows."""
-        spelled = (*SPECIAL, *start.words)
-        known = {word: row for row, word in enumerate(spelled)}
+        known = {word: row for row, word in enumerate((*SPECIAL, *start.words))}
         pairs = [(row, known[word]) for row, word in enumerate((*SPECIAL, *words)) if word in known]
         ours, theirs = torch.tensor(pairs).T
-        layers = {name: torch.from_numpy(layer) for name, layer in start.layers.items()}
-        cell = self.cell
-        assert cell.bias_hn is not None
+        tables = (
+            (self.embeddings.weight, start.embeddings),
+            (self.outputs, start.outputs),
+            (self.bias, start.bias),
+        )
         with torch.no_grad():
-            for table, rows in (
-                (self.embeddings.weight, start.embeddings),
-                (self.outputs, start.outputs),
-                (self.bias, start.bias),
-            ):
+            for table, rows in tables:
                 table[ours] = torch.from_numpy(rows)[theirs]
-            for parameter, layer in (
-                (cell.weight_ih, layers["weight_ih"].T),
-                (cell.bias, layers["bias_ih"]),
-                (cell.weight_hh, layers["weight_hh"].T),
-                (cell.bias_hn, layers["bias_hn"]),
-                (self.mix.weight, layers["weight_mix"].T),
-                (self.mix.bias, layers["bias_mix"]),
-                (self.out.weight, layers["weight_out"].T),
-                (self.out.bias, layers["bias_out"]),
-            ):
-                parameter.copy_(layer)
+            for name, layer in self._layers().items():
+                layer.copy_(torch.from_numpy(start.layers[name]))
 
     def export(self, words: tuple[str, ...], share: float) -> NeuralModel:
-        arrays = {name: tensor.detach().cpu().float().numpy() for name, tensor in self.named_parameters()}
-        layers = {
-            "weight_ih": arrays["cell.weight_ih"].T.copy(),
-            "bias_ih": arrays["cell.bias"],
-            "weight_hh": arrays["cell.weight_hh"].T.copy(),
-            "bias_hn": arrays["cell.bias_hn"],
-            "weight_mix": arrays["mix.weight"].T.copy(),
-            "bias_mix": arrays["mix.bias"],
-            "weight_out": arrays["out.weight"].T.copy(),
-            "bias_out": arrays["out.bias"],
+        def numbers(tensor: Tensor) -> NDArray[np.float32]:
+            return tensor.detach().cpu().float().contiguous().numpy()
+
+        embeddings, outputs, bias = map(numbers, (self.embeddings.weight, self.outputs, self.bias))
+        layers = {name: numbers(layer) for name, layer in self._layers().items()}
+        return NeuralModel(words, share, embeddings, outputs, bias, layers)
+
+    def _layers(self) -> dict[str, Tensor]:
+        """As a file names them; matrices are (inputs, outputs)."""
+        cell = self.cell
+        assert cell.bias_hn is not None
+        return {
+            "weight_ih": cell.weight_ih.T,
+            "bias_ih": cell.bias,
+            "weight_hh": cell.weight_hh.T,
+            "bias_hn": cell.bias_hn,
+            "weight_mix": self.mix.weight.T,
+            "bias_mix": self.mix.bias,
+            "weight_out": self.out.weight.T,
+            "bias_out": self.out.bias,
         }
-        return NeuralModel(
-            words, share, arrays["embeddings.weight"], arrays["outputs"], arrays["bias"], layers
-        )
 
 
 def _normalised(hidden: Tensor) -> Tensor:
