@@ -1,5 +1,6 @@
 """data_prep.reference_alignment: segments of PocketSphinx as words in seconds, and words it does not know."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from asr.data.phones import read_phone_times
 from asr.errors import UserError
 from asr.pronounce import ARPABET, UnknownSound, arpabet
 from data_prep import demo, reference_alignment
-from data_prep.reference_alignment import Aligned, TimedWord, align, ctm, timed_words
+from data_prep.reference_alignment import Aligned, TimedWord, align, align_in_processes, ctm, timed_words
 
 
 def test_silences_noises_and_marks_of_pronunciation_are_no_words() -> None:
@@ -99,6 +100,17 @@ def test_an_utterance_with_a_sound_that_english_has_not_is_left_out(
         "three: no alignment found; left out",
     ]
     assert "1 utterances, 2 left out; 1 words were pronounced by espeak-ng" in said.out
+
+
+class Fatal:
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return os._exit, (1,)  # of the process that unpickles it
+
+
+def test_a_process_that_dies_is_said_in_one_line() -> None:
+    cuts: Any = [Fatal()]
+    with pytest.raises(UserError, match="processes died, perhaps for want of memory; lower --jobs"):
+        list(align_in_processes(cuts, phones=False, jobs=1))
 
 
 def in_this_process(cuts: Any, phones: bool, jobs: int) -> Iterator[Aligned]:
