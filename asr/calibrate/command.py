@@ -6,8 +6,8 @@
 In this order: the language model's weight, word bonus and penalty of unknown words, by word error rate; the
 offsets of word times, by their error against --alignments (or, without, against forced alignment with the
 same model); the temperature of confidences, and a logistic map where it pays, by likelihood on half of the
-speakers. Writes decoding.yaml into the bundle. Figures in the column "held out" come from speakers that the
-fit has not seen.
+speakers. --fit confidences leaves the others as they are. Writes decoding.yaml into the bundle. Figures in
+the column "held out" come from speakers that the fit has not seen.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from asr.evaluation.confidence import Calibration, calibration, judged
 from asr.evaluation.recogniser import Alignments
 from asr.evaluation.report import people, print_rows
 
+FITS = ("weights", "offsets", "confidences")
 FOLDS = 5
 COLDEST, HOTTEST = 0.2, 50.0  # temperatures tried
 LEAST_SCALE = 0.05  # of the logistic map: the order of the words stays
@@ -92,7 +93,9 @@ def main(argv: list[str] | None = None) -> int:
     note.print(f"{args.model}: {bundle.model.describe()}", style="dim", soft_wrap=True)
     examples, failed = load(args, bundle, note)
     fit = Fit(bundle, examples, note)
-    rows = [*fit.weights(), *fit.offsets("timed" if args.alignments else "forced"), *fit.confidences()]
+    kind = "timed" if args.alignments else "forced"
+    fits = {"weights": fit.weights, "offsets": lambda: fit.offsets(kind), "confidences": fit.confidences}
+    rows = [row for name, rows in fits.items() if name in args.fit for row in rows()]
     print_rows(("", "before", "after", "held out"), rows, people(sys.stdout))
     print("\n".join(fit.remarks))
     if args.plot and fit.reliability:
@@ -120,6 +123,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, metavar="PNG", help="a reliability diagram of the held-out half")
     parser.add_argument(
         "--limit", type=at_least(2, int), metavar="N", help="only N utterances, from all over the manifests"
+    )
+    parser.add_argument(
+        "--fit", nargs="+", choices=FITS, default=FITS, metavar="NAME", help=f"of {', '.join(FITS)} (all)"
     )
     args = parser.parse_args(argv)
     if args.install_lm and not (args.lm or args.neural_lm):

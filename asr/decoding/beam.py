@@ -204,7 +204,7 @@ class BeamDecoder:
     ) -> Hypothesis:
         own = [tokens[next(rest)] for _ in range(reading.tokens)]
         return Hypothesis(
-            tuple(Token(token.id, token.start, token.end, token.log_prob) for token in own),
+            tuple(Token(token.id, token.start, token.end) for token in own),
             reading.score,
             reading.posterior,
             self._text([token.id for token in own]),
@@ -307,7 +307,6 @@ class _Token(ctypes.Structure):
         ("id", ctypes.c_int32),
         ("start", ctypes.c_int64),
         ("end", ctypes.c_int64),
-        ("log_prob", ctypes.c_float),
     )
 
 

@@ -31,6 +31,7 @@ class GreedyDecoder:
         self._previous = BLANK  # the output of the last frame
         self._sounded = 0  # the frame after the last output that was no blank
         self._tokens: list[Token] = []  # of the last word
+        self._best: list[float] = []  # the log-probability of each, the highest of its frames
         self._began = 0  # frames decoded when that word got its present text
         self._final: list[DecodedWord] = []
 
@@ -49,10 +50,11 @@ class GreedyDecoder:
                 self.flush()
             if self._spelling.letters[output] or not self._tokens:
                 self._began = self._frame
-            self._tokens.append(Token(output, self._frame - 1, self._frame, value))
+            self._tokens.append(Token(output, self._frame - 1, self._frame))
+            self._best.append(value)
         elif self._tokens:  # else it is the tail of a final token
-            last = self._tokens[-1]
-            self._tokens[-1] = last._replace(end=self._frame, log_prob=max(last.log_prob, value))
+            self._tokens[-1] = self._tokens[-1]._replace(end=self._frame)
+            self._best[-1] = max(self._best[-1], value)
 
     def take(self) -> list[DecodedWord]:
         taken, self._final = self._final, []
@@ -63,13 +65,13 @@ class GreedyDecoder:
         text = self._spelling.word(ids)
         if not text:
             return []
-        confidence = math.exp(sum(token.log_prob for token in self._tokens) / len(self._tokens))
+        confidence = math.exp(sum(self._best) / len(self._best))
         start, end, survived = self._tokens[0].start, self._tokens[-1].end, self._frame - self._began + 1
         return [DecodedWord(text, ids, start, end, min(confidence, 1.0), survived)]
 
     def flush(self) -> None:
         self._final += self.tentative()
-        self._tokens = []
+        self._tokens, self._best = [], []
 
     @property
     def trailing_blanks(self) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Token(NamedTuple):
-    """An emitted token, the frames [start, end) in which it was the output, and its best log-probability.
+    """An emitted token, and the frames [start, end) in which it was the output.
 
     Frames count from the beginning of the stream, as in everything here.
     """
@@ -18,7 +18,6 @@ class Token(NamedTuple):
     id: int
     start: int
     end: int
-    log_prob: float
 
 
 @dataclass(frozen=True)

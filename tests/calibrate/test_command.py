@@ -108,6 +108,15 @@ def test_a_beam_and_its_language_model_are_fitted_and_the_bundle_gets_both(
     assert loaded.decoding.beam == 4 and loaded.language_model is not None
 
 
+def test_what_is_not_to_be_fitted_stays(own: Path, manifest: Path, tmp_path: Path) -> None:
+    before = load_bundle(own).decoding
+    assert calibrate(own, manifest, "--beam", "4", "--fit", "confidences") == 0
+    after = load_bundle(own).decoding
+    fitted = ("temperature", "confidence_scale", "confidence_bias")
+    assert after != before
+    assert after == replace(before, beam=4, **{name: getattr(after, name) for name in fitted})
+
+
 def test_words_without_times_are_one_clear_line(own: Path, manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "other.ctm").write_text("another 1 0.5 0.1 word\n")
     with pytest.raises(UserError, match="do the alignments belong to these manifests"):

@@ -208,6 +208,34 @@ def test_of_prefixes_with_the_same_future_one_is_followed(tokenizer: PhoneTokeni
     assert len(plain.nbest(1000)) > most
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_what_a_hypothesis_with_the_same_future_said_counts_against_a_word(
+    tokenizer: PhoneTokenizer, temperature: float
+) -> None:
+    config = replace(CONFIG, temperature=temperature, token_threshold=20.0)
+    decoder = BeamDecoder(tokenizer.pieces, config, lexicon=tokenizer.lexicon)
+    log_probs = heard(tokenizer, "Iz dcg k@t dcg", sure=1 - 1e-9)
+    for frame, (said, rival) in enumerate(zip(tokenizer.spell("Iz"), tokenizer.spell("sc"), strict=True)):
+        log_probs[2 * frame + 1, [said, rival]] = np.log([0.6, 0.4])
+    decoder.accept(log_probs)
+    decoder.flush()
+    words = decoder.take()
+    share = 1 / (1 + (0.4 / 0.6) ** (2 / temperature))
+    assert [word.text for word in words] == ["is", "dog", "cat", "dog"]
+    assert [word.confidence for word in words] == pytest.approx([share, 1, 1, 1], abs=1e-3)
+
+
+def test_two_pronunciations_of_a_word_are_one_word_to_its_confidence(
+    tokenizer: PhoneTokenizer, model: LanguageModel
+) -> None:
+    decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
+    log_probs = heard(tokenizer, "A dcg sc DEr k@t", sure=1 - 1e-9)
+    log_probs[1, [tokenizer.spell(way)[0] for way in ("A", "e")]] = np.log(0.5)
+    decoder.accept(log_probs)
+    decoder.flush()
+    assert [word.confidence for word in decoder.take()] == pytest.approx([1] * 5, abs=1e-3)
+
+
 def test_readings_are_written_in_words(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
     decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
     decoder.accept(heard(tokenizer, "e k@t sc DEr dcg"))

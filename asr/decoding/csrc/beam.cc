@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 namespace asr {
 namespace {
@@ -32,25 +31,12 @@ float highest(const float* values, int32_t count) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-// Of each piece the one with the same letters elsewhere in a word, or itself.
-std::vector<int32_t> twins_of(const std::vector<Piece>& pieces) {
-  std::map<std::pair<std::string, bool>, int32_t> places;
-  for (size_t i = 0; i < pieces.size(); ++i) places.emplace(std::pair(pieces[i].letters, pieces[i].starts_word), i);
-  std::vector<int32_t> twins(pieces.size());
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    const auto found = places.find({pieces[i].letters, !pieces[i].starts_word});
-    twins[i] = found == places.end() || pieces[i].letters.empty() ? static_cast<int32_t>(i) : found->second;
-  }
-  return twins;
-}
-
 }  // namespace
 
 Beam::Beam(std::shared_ptr<const std::vector<Piece>> pieces, const Options& options, const LanguageModel* model)
     : options_(options),
       vocabulary_(static_cast<int32_t>(pieces->size())),
       scorer_(pieces, options.weights, model),
-      twins_(twins_of(*pieces)),
       is_child_(pieces->size(), 0) {
   reset();
 }
@@ -75,7 +61,7 @@ void Beam::step(const float* log_probs) {
   extend();
   survive();
   follow_best();
-  forget_dropped();
+  release_dropped();
   drop_old();
   ++frame_;
   commit();
@@ -109,6 +95,7 @@ void Beam::stay() {
   const float* log_probs = frame_log_probs_;
   const int32_t count = static_cast<int32_t>(live_.size());
   stays_.resize(count);
+  before_.assign(count, -1);
   entered_.assign(count, -1);
   closed_.assign(count, kUnknown);
   first_child_.assign(count, -1);
@@ -128,6 +115,7 @@ void Beam::stay() {
       const int32_t parent = nodes_[from.node].parent;
       const int32_t before = parent < 0 ? -1 : nodes_[parent].slot;
       if (before >= 0) {
+        before_[slot] = before;
         next_child_[slot] = first_child_[before];
         first_child_[before] = slot;
         const Live& shorter = live_[before];
@@ -198,43 +186,72 @@ void Beam::survive() {
   for (const Live& live : live_) nodes_[live.node].slot = kDead;
   for (const Entry& entry : heap_) {
     if (entry.score < best_score_ - options_.threshold) break;
-    if (options_.recombine && !is_first(entry)) continue;
+    const int32_t slot = static_cast<int32_t>(next_.size());
+    if (options_.recombine) {
+      const auto [twin, first] = futures_.emplace(future(entry), slot);
+      if (!first) {  // the better ones have come before
+        recombine(next_[twin->second], entry);
+        continue;
+      }
+    }
+    if (next_shares_.size() <= next_.size()) next_shares_.emplace_back();
     Live live = entry.index < count ? continued(entry.index) : begun(candidates_[entry.index - count]);
-    nodes_[live.node].slot = static_cast<int32_t>(next_.size());
+    live.shares = slot;
+    nodes_[live.node].slot = slot;
     next_.push_back(live);
   }
   dropped_.clear();
   for (const Live& live : stays_) {
-    if (nodes_[live.node].slot < 0) dropped_.push_back({live.node, live.score, 0});
+    if (nodes_[live.node].slot >= 0) continue;
+    absorb(next_.front(), next_shares_.front(), live, live.score);
+    dropped_.push_back(live.node);
   }
   live_.swap(next_);
+  shares_.swap(next_shares_);
 }
 
-// Of all entries with its future; the better ones have been asked before.
-bool Beam::is_first(const Entry& entry) {
+// Leave the mass of an entry to the better one with the same future.
+void Beam::recombine(Live& live, const Entry& entry) {
+  const int32_t count = static_cast<int32_t>(live_.size());
+  std::vector<float>& shares = next_shares_[live.shares];
+  if (entry.index < count) {
+    absorb(live, shares, stays_[entry.index], entry.score);
+    stays_[entry.index].score = kNever;  // once
+  } else {
+    const Candidate& candidate = candidates_[entry.index - count];
+    absorb(live, shares, live_[candidate.slot], entry.score, candidate.token);
+  }
+}
+
+uint64_t Beam::future(const Entry& entry) const {
   const int32_t count = static_cast<int32_t>(live_.size());
   if (entry.index < count) {
     const Node& node = nodes_[live_[entry.index].node];
-    return futures_.insert(scorer_.future(node.scored.lm, node.scored.context, node.hash) + node.token).second;
+    return scorer_.future(node.scored.lm, node.scored.context, node.hash) + node.token;
   }
   const Candidate& candidate = candidates_[entry.index - count];
   const Node& from = nodes_[live_[candidate.slot].node];
   const bool starts = scorer_.starts_word(candidate.token);
   const LmState& lm = starts ? from.scored.finished.lm : from.scored.lm;
   const uint64_t letters = spelled(from.hash, candidate.token);
-  return futures_.insert(scorer_.future(lm, candidate.context, letters) + candidate.token).second;
+  return scorer_.future(lm, candidate.context, letters) + candidate.token;
 }
 
 Beam::Live Beam::continued(int32_t slot) {
   const Live& from = live_[slot];
   Live to = stays_[slot];
   if (from.open.score > from.silent.score) {
-    to.silent = {to.silent.score, close(slot), from.open.start, frame_, from.open.log_prob};
+    to.silent = {to.silent.score, close(slot), from.open.start, frame_};
   }
   if (entered_[slot] >= 0) {
-    to.open = {to.open.score, chain_before(entered_[slot], to.token), frame_, 0, heard(to.token)};
-  } else if (to.token >= 0) {
-    to.open.log_prob = std::max(to.open.log_prob, heard(to.token));
+    to.open = {to.open.score, chain_before(entered_[slot], to.token), frame_, 0};
+  }
+  std::vector<float>& shares = next_shares_[next_.size()];
+  shares = shares_[from.shares];
+  if (before_[slot] >= 0) {
+    const Live& shorter = live_[before_[slot]];
+    const double entered = shorter.token == from.token ? shorter.blank : shorter.total;
+    mix(to, shares, shorter, entered + frame_log_probs_[from.token]);
   }
   return to;
 }
@@ -252,16 +269,12 @@ Beam::Live Beam::begun(const Candidate& candidate) {
   to.context = scorer_.score(candidate.context);
   to.score = to.total + to.context;
   to.silent.chain = -1;
-  to.open = {entry_score(live_[slot], token) + log_prob, chain_before(slot, token), frame_, 0, heard(token)};
+  to.open = {entry_score(live_[slot], token) + log_prob, chain_before(slot, token), frame_, 0};
+  to.mass = live_[slot].mass;
+  std::vector<float>& shares = next_shares_[next_.size()];
+  shares = shares_[live_[slot].shares];
+  shares.resize(nodes_[node].word - nodes_[root_].word + 1, 1);
   return to;
-}
-
-// ln of the probability of what the token sounds like: whether it begins a word is not heard.
-float Beam::heard(int32_t token) const {
-  const int32_t twin = twins_[token];
-  if (twin == token) return frame_log_probs_[token];
-  const double both = log_add(frame_log_probs_[token], frame_log_probs_[twin]);
-  return static_cast<float>(std::min(both, 0.0));  // more than all is rounding, or no distribution
 }
 
 // The emissions of the best alignment that this token can follow.
@@ -277,8 +290,7 @@ int32_t Beam::close(int32_t slot) {
   if (live.node == root_) return -1;  // its token is final already
   if (closed_[slot] == kUnknown) {
     closed_[slot] = static_cast<int32_t>(emissions_.size());
-    emissions_.push_back(
-        {live.open.chain, nodes_[live.node].length, live.open.start, frame_, live.open.log_prob});
+    emissions_.push_back({live.open.chain, nodes_[live.node].length, live.open.start, frame_});
   }
   return closed_[slot];
 }
@@ -303,11 +315,12 @@ void Beam::drop_old() {
         next_.push_back(live);
       } else {
         nodes_[live.node].slot = kDead;
-        dropped_.push_back({live.node, live.score, 0});
+        absorb(next_.front(), shares_[next_.front().shares], live, live.score);
+        dropped_.push_back(live.node);
       }
     }
     live_.swap(next_);
-    forget_dropped();
+    release_dropped();
   }
 }
 

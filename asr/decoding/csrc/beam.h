@@ -15,7 +15,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "scoring.h"
@@ -33,7 +33,6 @@ struct Options {
 struct Token {
   int32_t id;
   int64_t start, end;  // frames
-  float log_prob;      // of what it sounds like, the best of its frames
 };
 
 struct Word {
@@ -86,7 +85,6 @@ class Beam {
     int64_t length;                  // tokens of this segment
     int64_t born;                    // frame
     uint64_t hash;                   // of the word's letters so far
-    uint64_t mark;                   // == mark_: on the way to the best
     Scored scored;
   };
 
@@ -95,7 +93,6 @@ class Beam {
     int32_t previous;
     int64_t length;  // tokens of the segment up to this
     int64_t start, end;
-    float log_prob;
   };
 
   // The best alignment that ends in a blank, or in the token.
@@ -103,7 +100,6 @@ class Beam {
     double score;
     int32_t chain;       // of emissions: with the last token, or without it while it sounds
     int64_t start, end;  // of the last token; `end` of one that sounds is not set
-    float log_prob;      // of the token that sounds
   };
 
   struct Live {
@@ -111,6 +107,8 @@ class Beam {
     double blank, sounding, total;  // ln of the probability of all alignments ending so, and of both
     double context, score;          // total + context
     Alignment silent, open;         // the best ones
+    double mass;                    // ln of the tempered mass of all that it stands for, over its own
+    int32_t shares;                 // where those of its words are
   };
 
   struct Candidate {
@@ -129,16 +127,17 @@ class Beam {
 
   // A word of the best hypothesis.
   struct Spoken {
-    bool present;     // false: the place before the first word, or after a mark without letters
+    bool present;   // false: the place before the first word, or after a mark without letters
     uint64_t hash;
-    int64_t since;    // frame since which it stands here
-    double agreed;    // share of mass that was pruned and had this word here ...
-    double remained;  // ... and share that is still in the beam
+    int64_t since;  // frame since which it stands here
   };
 
-  struct Dropped {
-    int32_t node;
-    double score, mass;
+  // A word of a hypothesis.
+  struct Step {
+    uint64_t hash;
+    uint32_t said;        // which one it is to the language model, kNoWord: not known
+    int32_t place, node;  // the last of it
+    bool same(const Step& other) const { return hash == other.hash || (said != kNoWord && said == other.said); }
   };
 
   // beam.cc: the search.
@@ -148,11 +147,11 @@ class Beam {
   void extend();
   void offer(double score, int32_t index);
   void survive();
-  bool is_first(const Entry& entry);
+  void recombine(Live& live, const Entry& entry);
+  uint64_t future(const Entry& entry) const;
   Live continued(int32_t slot);
   Live begun(const Candidate& candidate);
   static double entry_score(const Live& from, int32_t token);
-  float heard(int32_t token) const;
   int32_t chain_before(int32_t slot, int32_t token);
   int32_t close(int32_t slot);
   void drop_old();
@@ -162,6 +161,7 @@ class Beam {
   int32_t new_node(int32_t parent, int32_t token, const Scored& scored);
   int32_t find_child(int32_t parent, int32_t token) const;
   void release(int32_t node);
+  void release_dropped();
   bool is_fork(int32_t node) const;
   int32_t branch(int32_t fork, int32_t node) const;
   void begin_segment(Live last);
@@ -174,11 +174,13 @@ class Beam {
 
   // words.cc: words of the best hypothesis, how long they have stood and how sure they are.
   void follow_best();
-  void compare(int32_t node, std::vector<char>& agrees) const;
-  double mass(double score, double best) const;
-  void forget_dropped();
-  std::vector<double> confidences(const std::vector<double>& scores);
-  void put_words(const std::vector<Token>& tokens, int64_t length, const std::vector<double>& confidences,
+  void mix(Live& live, std::vector<float>& shares, const Live& shorter, double entered) const;
+  void absorb(Live& live, std::vector<float>& shares, const Live& other, double score, int32_t token = -1);
+  void enter(int32_t node, int32_t token, std::vector<Step>& steps) const;
+  int32_t common(int32_t one, int32_t other) const;
+  void walk(int32_t node, int32_t end, std::vector<Step>& steps) const;
+  std::vector<float> confidences(const std::vector<double>& scores);
+  void put_words(const std::vector<Token>& tokens, int64_t length, const std::vector<float>& confidences,
                  Words& words) const;
   uint64_t text_hash(int32_t node) const;
   uint64_t spelled(uint64_t hash, int32_t token) const;
@@ -194,10 +196,11 @@ class Beam {
   size_t emissions_limit_ = 0;
   int32_t root_ = 0;
   std::vector<Live> live_;  // best first
+  // Of each living hypothesis, by place of its words: the share of what it stands for that has this word there.
+  std::vector<std::vector<float>> shares_;
   Words final_;
   int64_t until_ = 0;  // where the last token that is final ends; no other begins before
 
-  uint64_t mark_ = 0;
   int32_t best_ = -1;  // node
   std::vector<Spoken> spoken_;
 
@@ -207,10 +210,10 @@ class Beam {
     int32_t token;
   };
   static constexpr int32_t kUnknown = -2;
-  std::vector<int32_t> twins_;  // by token: the one with the same letters elsewhere in a word, or itself
   const float* frame_log_probs_ = nullptr;  // (V,)
   std::vector<Tried> tried_;
   std::vector<Live> stays_, next_;    // by slot: without a new token; the survivors
+  std::vector<int32_t> before_;       // by slot: that of the prefix without the last token, -1: it is dead
   std::vector<int32_t> entered_;      // by slot: from which slot the token was entered, -1: not now
   std::vector<int32_t> closed_;       // by slot: the emissions with the token that sounded
   std::vector<int32_t> first_child_, next_child_;  // by slot: living prefixes with one token more
@@ -219,11 +222,11 @@ class Beam {
   std::vector<Candidate> candidates_;
   std::vector<Entry> heap_;  // the best so far, the worst of them on top
   double cutoff_ = 0, best_score_ = 0;
-  std::unordered_set<uint64_t> futures_;
-  std::vector<Dropped> dropped_;
+  std::unordered_map<uint64_t, int32_t> futures_;      // to slots of the survivors
+  std::vector<int32_t> dropped_;       // nodes
   std::vector<Spoken> spoken_before_;
-  std::vector<char> agrees_;
-  std::vector<double> agreed_;
+  std::vector<Step> steps_, other_steps_;
+  std::vector<std::vector<float>> next_shares_;
 };
 
 }  // namespace asr

@@ -34,6 +34,7 @@ struct Context {
   bool open;        // whether the word has letters
 };
 
+constexpr uint32_t kNoWord = UINT32_MAX;
 constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();
 
 // What follows if the word ends here.
@@ -72,6 +73,11 @@ class Scorer {
 
   // What follows depends on this alone, and on the last token: equal numbers, equal scores from here on.
   uint64_t future(const LmState& lm, const Context& context, uint64_t letters) const;
+
+  // The word that this state is behind, however it is pronounced; kNoWord where that is not known.
+  uint32_t last_word(const LmState& lm) const {
+    return model_ && lm.length > 0 && lm.words[0] != model_->unknown() ? lm.words[0] : kNoWord;
+  }
 
   bool starts_word(int32_t token) const { return (*pieces_)[token].starts_word; }
   const std::string& letters(int32_t token) const { return (*pieces_)[token].letters; }

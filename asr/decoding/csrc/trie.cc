@@ -23,7 +23,7 @@ int32_t Beam::new_node(int32_t parent, int32_t token, const Scored& scored) {
   Node& node = nodes_[made];
   Node& before = nodes_[parent];
   const bool starts = scorer_.starts_word(token);
-  node = {parent, -1, before.child, token, kDead, before.word, before.length + 1, frame_, before.hash, 0, scored};
+  node = {parent, -1, before.child, token, kDead, before.word, before.length + 1, frame_, before.hash, scored};
   if (starts && before.scored.context.open) ++node.word;
   node.hash = spelled(before.hash, token);
   before.child = made;
@@ -57,6 +57,10 @@ void Beam::release(int32_t node) {
   }
 }
 
+void Beam::release_dropped() {
+  for (const int32_t node : dropped_) release(node);
+}
+
 // Whether not all hypotheses go on the same way from here.
 bool Beam::is_fork(int32_t node) const {
   const int32_t child = nodes_[node].child;
@@ -77,7 +81,7 @@ void Beam::begin_segment(Live last) {
   emissions_.clear();
   emissions_limit_ = 1024;
   root_ = 0;
-  nodes_.push_back({-1, -1, -1, last.token, 0, 0, 0, frame_, kNoLetters, ++mark_, scorer_.begin()});
+  nodes_.push_back({-1, -1, -1, last.token, 0, 0, 0, frame_, kNoLetters, scorer_.begin()});
   const double best = std::max(last.silent.score, last.open.score);
   last.silent.score -= best;
   last.open.score -= best;
@@ -87,6 +91,9 @@ void Beam::begin_segment(Live last) {
   last.node = root_;
   last.silent.chain = last.open.chain = -1;
   last.context = last.score = scorer_.score(nodes_[root_].scored.context);
+  last.mass = 0;
+  last.shares = 0;
+  shares_.assign(1, {1});
   live_.assign(1, last);
   best_ = root_;
   spoken_.assign(1, {});
@@ -107,15 +114,20 @@ void Beam::commit() {
 
 // Hand out the words up to this node, and make it the root.
 void Beam::cut(int32_t node) {
-  std::vector<double> confidences;
-  for (const Spoken& word : spoken_) confidences.push_back(std::min(1.0, word.agreed + word.remained));
+  std::vector<double> scores;
+  for (const Live& live : live_) scores.push_back(live.score);
   std::vector<Token> tokens = trace(live_.front());
   const int64_t length = nodes_[node].length - nodes_[root_].length;
   make_room(tokens, length);
   until_ = tokens[length - 1].end;
-  put_words(tokens, length, confidences, final_);
+  put_words(tokens, length, confidences(scores), final_);
   if (options_.recombine) put_behind(tokens, length);
-  spoken_.erase(spoken_.begin(), spoken_.begin() + (nodes_[node].word - nodes_[root_].word));
+  const int32_t places = nodes_[node].word - nodes_[root_].word;
+  spoken_.erase(spoken_.begin(), spoken_.begin() + places);
+  for (const Live& live : live_) {
+    std::vector<float>& shares = shares_[live.shares];
+    shares.erase(shares.begin(), shares.begin() + places);
+  }
   if (nodes_[node].scored.context.open) spoken_.front().present = false;  // else it is the next word's place
   for (int32_t before = nodes_[node].parent; before >= 0; before = nodes_[before].parent) free_.push_back(before);
   nodes_[node].parent = nodes_[node].sibling = -1;
@@ -168,10 +180,10 @@ std::vector<Token> Beam::trace(const Live& live) const {
   int32_t chain = sounds ? live.open.chain : live.silent.chain, node = live.node;
   for (size_t i = tokens.size(); i-- > 0; node = nodes_[node].parent) {
     if (sounds && i + 1 == tokens.size()) {
-      tokens[i] = {nodes_[node].token, live.open.start, frame_, live.open.log_prob};
+      tokens[i] = {nodes_[node].token, live.open.start, frame_};
     } else {
       const Emission& emission = emissions_[chain];
-      tokens[i] = {nodes_[node].token, emission.start, emission.end, emission.log_prob};
+      tokens[i] = {nodes_[node].token, emission.start, emission.end};
       chain = emission.previous;
     }
   }

@@ -1,107 +1,120 @@
 // The words of the best hypothesis: how long each has stood, and how sure it is.
 //
-// A word's confidence is how clearly it was heard (the geometric mean of its tokens' probabilities, each in its
-// best frame, with that of the token with the same letters elsewhere in a word: boundaries are not heard) times its
-// share of posterior mass: of the hypotheses that have this word, by its text, at this place. A hypothesis that is
-// pruned is counted with the share that it had then: of the mass that has remained in the beam, a part is lost in
-// each frame, and what agreed among the lost is kept in `agreed`. So share = agreed + remained * (share of the
-// living that agree), and is not 1 only because all others died.
+// A word's confidence is its share of posterior mass: of all hypotheses, those that have it at its place. Most of them
+// are gone before that is asked. So a hypothesis stands for others: for those whose future is its own, and the best one
+// for what is pruned. It keeps their mass beside its own and, word by word, the share of both that has this word.
 #include <algorithm>
 #include <cmath>
 
 #include "beam.h"
 
 namespace asr {
+namespace {
+
+constexpr double kLittle = 1e-4;  // of a hypothesis' mass: not worth looking at
+
+}  // namespace
 
 // After a change of the best hypothesis: words that stand as before keep their record.
 void Beam::follow_best() {
   const int32_t best = live_.front().node;
   if (best == best_) return;
-  ++mark_;
   const int32_t first = nodes_[root_].word;
   std::vector<Spoken>& old = spoken_before_;
   old.swap(spoken_);
   spoken_.assign(nodes_[best].word - first + 1, {});
-  bool extends = false, last = true;  // last: of its word's tokens
-  for (int32_t i = best; i >= 0; i = nodes_[i].parent) {
-    Node& node = nodes_[i];
-    node.mark = mark_;
-    extends |= i == best_;
-    if (i != root_ && last && node.scored.context.open) {
-      spoken_[node.word - first] = {true, node.hash, frame_, 0.0, 1.0};
-    }
-    last = node.token >= 0 && scorer_.starts_word(node.token);
-  }
-  for (size_t place = 0; place < std::min(old.size(), spoken_.size()); ++place) {
-    Spoken& word = spoken_[place];
-    if (!word.present || !old[place].present) continue;
-    if (word.hash == old[place].hash) {
-      word = old[place];
-    } else if (extends) {  // it has grown: what disagreed with its beginning disagrees with it
-      word.agreed = old[place].agreed;
-      word.remained = old[place].remained;
-    }
+  walk(best, root_, steps_);
+  for (const Step& step : steps_) {
+    if (step.node == root_) continue;  // final already
+    const size_t place = step.place - first;
+    const bool stands = place < old.size() && old[place].present && old[place].hash == step.hash;
+    spoken_[place] = {true, step.hash, stands ? old[place].since : frame_};
   }
   best_ = best;
 }
 
-// Which of the best hypothesis' words another one has at their places.
-void Beam::compare(int32_t node, std::vector<char>& agrees) const {
-  const int32_t first = nodes_[root_].word;
-  agrees.assign(spoken_.size(), 0);
-  bool last = true;
-  for (;; node = nodes_[node].parent) {
+// The words behind `end`, and the one that it is in or ends, the last word first.
+void Beam::walk(int32_t node, int32_t end, std::vector<Step>& steps) const {
+  steps.clear();
+  uint32_t said = kNoWord;
+  for (bool last = true;; node = nodes_[node].parent) {
     const Node& at = nodes_[node];
-    const size_t place = at.word - first;
-    if (last && at.scored.context.open && place < spoken_.size()) agrees[place] = spoken_[place].hash == at.hash;
-    if (at.mark == mark_) {  // from here on it is the same way
-      std::fill(agrees.begin(), agrees.begin() + std::min(place, agrees.size()), 1);
-      return;
-    }
+    if (last && at.scored.context.open) steps.push_back({at.hash, said, at.word, node});
+    if (node == end) return;
     last = scorer_.starts_word(at.token);
+    if (last) said = scorer_.last_word(at.scored.lm);
   }
 }
 
-// exp, tempered, of a score against the best; both may be -inf.
-double Beam::mass(double score, double best) const {
-  return score == best ? 1.0 : std::exp((score - best) / options_.temperature);
+// The last prefix that both begin with.
+int32_t Beam::common(int32_t one, int32_t other) const {
+  while (one != other) {
+    int32_t& longer = nodes_[one].length < nodes_[other].length ? other : one;
+    longer = nodes_[longer].parent;
+  }
+  return one;
 }
 
-// The pruned hypotheses leave their mass with the words that they had.
-void Beam::forget_dropped() {
-  if (dropped_.empty()) return;
-  double lost = 0, all = 0;
-  const double best = live_.front().score;
-  for (const Live& live : live_) all += mass(live.score, best);
-  for (Dropped& dropped : dropped_) lost += dropped.mass = mass(dropped.score, best);
-  all += lost;
-  agreed_.assign(spoken_.size(), 0.0);
-  for (const Dropped& dropped : dropped_) {
-    compare(dropped.node, agrees_);
-    for (size_t place = 0; place < spoken_.size(); ++place) agreed_[place] += agrees_[place] * dropped.mass;
+// The last token of `live` was also entered now, with this score, from the prefix without it.
+void Beam::mix(Live& live, std::vector<float>& shares, const Live& shorter, double entered) const {
+  const double part = std::exp(entered - live.total);
+  if (part < kLittle) return;
+  const double own = (1 - part) * std::exp(live.mass), others = part * std::exp(shorter.mass);
+  const float weight = static_cast<float>(others / (own + others));
+  const std::vector<float>& from = shares_[shorter.shares];
+  for (size_t place = 0; place < from.size(); ++place) shares[place] += weight * (from[place] - shares[place]);
+  live.mass = std::log(own + others);
+}
+
+// From now on `live` stands for `other`, too, which has this score once the token (-1: none) is entered. Words are the
+// same that come before the two part, or are the same counted from there, or counted from the end.
+void Beam::absorb(Live& live, std::vector<float>& shares, const Live& other, double score, int32_t token) {
+  const double mass = std::exp((score - live.score) / options_.temperature + other.mass - live.mass);
+  if (!(mass > kLittle)) return;
+  live.mass += std::log1p(mass);
+  const float weight = static_cast<float>(mass / (1 + mass));
+  const int32_t first = nodes_[root_].word, end = common(live.node, other.node);
+  const std::vector<float>& theirs = shares_[other.shares];
+  const auto put = [&](int32_t place, float share) {
+    shares[place - first] += weight * (share - shares[place - first]);
+  };
+  for (int32_t place = first; place < nodes_[end].word; ++place) put(place, theirs[place - first]);
+  walk(live.node, end, steps_);
+  walk(other.node, end, other_steps_);
+  if (token >= 0) enter(other.node, token, other_steps_);
+  const auto agree = [&](const Step& step, const Step& same) {
+    const size_t place = same.place - first;
+    put(step.place, place < theirs.size() ? theirs[place] : 1);  // 1: it begins with the token
+  };
+  size_t left = steps_.size(), others_left = other_steps_.size(), tail = 0;
+  while (left > 0 && others_left > 0 && steps_[left - 1].same(other_steps_[others_left - 1])) {
+    agree(steps_[--left], other_steps_[--others_left]);
   }
-  for (size_t place = 0; place < spoken_.size(); ++place) {
-    spoken_[place].agreed += spoken_[place].remained * agreed_[place] / all;
-    spoken_[place].remained *= (all - lost) / all;
+  for (; tail < std::min(left, others_left) && steps_[tail].same(other_steps_[tail]); ++tail) {
+    agree(steps_[tail], other_steps_[tail]);
   }
-  for (const Dropped& dropped : dropped_) release(dropped.node);
+  for (; tail < left; ++tail) put(steps_[tail].place, 0);
+}
+
+// The words of a hypothesis with one token more.
+void Beam::enter(int32_t node, int32_t token, std::vector<Step>& steps) const {
+  const Node& at = nodes_[node];
+  const uint64_t hash = spelled(at.hash, token);
+  if (at.scored.context.open && !scorer_.starts_word(token)) {
+    steps.front().hash = hash;
+    return;
+  }
+  if (at.scored.context.open) steps.front().said = scorer_.last_word(at.scored.finished.lm);
+  steps.insert(steps.begin(), {hash, kNoWord, at.word + at.scored.context.open, -1});
 }
 
 // Of the words of the best hypothesis, with these scores of the living, the first of which is the best.
-std::vector<double> Beam::confidences(const std::vector<double>& scores) {
-  double all = 0;
-  std::vector<double> agreed(spoken_.size(), 0.0);
-  const double best = *std::max_element(scores.begin(), scores.end());
-  for (size_t slot = 0; slot < live_.size(); ++slot) {
-    const double share = mass(scores[slot], best);
-    all += share;
-    compare(live_[slot].node, agrees_);
-    for (size_t place = 0; place < spoken_.size(); ++place) agreed[place] += agrees_[place] * share;
-  }
-  for (size_t place = 0; place < spoken_.size(); ++place) {
-    agreed[place] = std::min(1.0, spoken_[place].agreed + spoken_[place].remained * agreed[place] / all);
-  }
-  return agreed;
+std::vector<float> Beam::confidences(const std::vector<double>& scores) {
+  Live best = live_.front();
+  best.score = scores.front();
+  std::vector<float> shares = shares_[best.shares];
+  for (size_t slot = 1; slot < live_.size(); ++slot) absorb(best, shares, live_[slot], scores[slot]);
+  return shares;
 }
 
 Words Beam::tentative() {
@@ -114,17 +127,16 @@ Words Beam::tentative() {
 }
 
 // The first `length` of the best hypothesis' tokens as words; marks without letters are none.
-void Beam::put_words(const std::vector<Token>& tokens, int64_t length, const std::vector<double>& confidences,
+void Beam::put_words(const std::vector<Token>& tokens, int64_t length, const std::vector<float>& confidences,
                      Words& words) const {
   size_t place = 0;
   bool counted = nodes_[root_].scored.context.open;  // the word at this place has letters
   bool letters = false;                              // the word being made has
-  double heard = 0;                                  // ln of the probability of its tokens, in their best frames
   Word word{};
   std::vector<int32_t> ids;
   const auto put = [&] {
     if (letters) {
-      word.confidence = confidences[place] * std::exp(heard / static_cast<double>(ids.size()));
+      word.confidence = confidences[place];
       word.survived = frame_ - spoken_[place].since;
       word.tokens = static_cast<int32_t>(ids.size());
       words.words.push_back(word);
@@ -132,7 +144,6 @@ void Beam::put_words(const std::vector<Token>& tokens, int64_t length, const std
     }
     ids.clear();
     letters = false;
-    heard = 0;
   };
   for (int64_t i = 0; i < length; ++i) {
     const Token& token = tokens[i];
@@ -143,7 +154,6 @@ void Beam::put_words(const std::vector<Token>& tokens, int64_t length, const std
     }
     if (ids.empty()) word.start = token.start;
     word.end = token.end;
-    heard += token.log_prob;
     ids.push_back(token.id);
     if (!scorer_.letters(token.id).empty()) letters = counted = true;
   }
@@ -171,8 +181,8 @@ Readings Beam::nbest(int64_t n) {
   std::vector<uint64_t> texts;
   double all = 0;
   for (const int32_t slot : order) {
-    const double share = mass(scores[slot], scores[order.front()]);
-    all += share;
+    const double share = std::exp((scores[slot] - scores[order.front()]) / options_.temperature);
+    all += share * std::exp(live_[slot].mass);
     const uint64_t text = text_hash(live_[slot].node);
     const size_t known = std::find(texts.begin(), texts.end(), text) - texts.begin();
     if (known < readings.readings.size()) {
