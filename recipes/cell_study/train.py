@@ -35,7 +35,7 @@ from asr.phones import PHONES, SILENCE, UNKNOWN
 from asr.state import map_state
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
-from recipes.cell_study.contenders import LOOKAHEAD, OUTPUTS, SUBSAMPLING, encoder
+from recipes.cell_study.contenders import OUTPUTS, SUBSAMPLING, encoder
 from recipes.cell_study.corpus import FRONTEND, STEP, Corpus, Speech, streams
 
 STREAMS, STEPS = 16, 50  # of a batch: 16 times 2 s
@@ -76,6 +76,7 @@ class Hearing(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config, FRONTEND.mels)
+        self.lookahead = sum(config.lookahead)
         self.phones = nn.Linear(config.width, OUTPUTS * len(PHONES))
 
     def forward(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
@@ -108,7 +109,7 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(task.optimiser, task.steps))
     batches = streams(task.corpus.train, STREAMS // views, STEPS, np.random.default_rng(seed))
     zeros = state = model.encoder.initial_state(STREAMS)
-    late = torch.full((STREAMS, LOOKAHEAD, OUTPUTS), UNKNOWN)  # labels of what is heard, and not yet put out
+    late = torch.full((STREAMS, model.lookahead, OUTPUTS), UNKNOWN)  # of what is heard, and not yet put out
     extent = torch.full((STREAMS,), STEPS * SUBSAMPLING)
     curve, seconds = [], 0.0
     for step in range(1, task.steps + 1):
@@ -120,7 +121,7 @@ def train(
         labels = torch.cat([late, labels], 1)
         with penalties(model) as asked:
             logits, state = model(spec_augment(features, extent, MASKS, masks), state)
-        said, late = labels.split([STEPS, LOOKAHEAD], 1)
+        said, late = labels.split([STEPS, model.lookahead], 1)
         loss = loss_of(logits, said) + sum(each.mean() for each in asked)
         optimiser.zero_grad()
         loss.backward()
@@ -155,7 +156,7 @@ def judge(model: Hearing, speech: Speech, count: int | None = None, batch: int =
         padded = nn.utils.rnn.pad_sequence(features, batch_first=True)
         logits, _ = model(padded, model.encoder.initial_state(len(rows)))
         for row, span, own in zip(rows, spans, logits, strict=True):
-            made = own[LOOKAHEAD : lengths[row]].flatten(0, 1).log_softmax(-1)
+            made = own[model.lookahead : lengths[row]].flatten(0, 1).log_softmax(-1)
             labels = torch.from_numpy(speech.labels[span][: len(made) // OUTPUTS]).long().flatten()
             wrong = (made.argmax(-1) != labels) & (labels != UNKNOWN)
             found[row] = int(wrong.sum()), int((labels != UNKNOWN).sum()), made

@@ -126,6 +126,10 @@ TRIALS = {
     "as it is, another seed": Trial("what chance does", seed=2),
     "two blocks": Trial("wide instead of deep", shaped((2, 2))),
     "five blocks": Trial("deep instead of wide", shaped((1, 0, 1, 0, 2))),
+    **{
+        f"lookahead {40 * sum(each)} ms": Trial("what latency buys", shaped(each))
+        for each in ((0, 0, 0), (0, 0, 1), (1, 0, 1), (2, 2, 2), (2, 3, 3))
+    },
     "label smoothing 0.1": Trial("labels are off by a frame here and there", loss=partial(smoothed, 0.1)),
     "entropy 0.1": Trial("posteriors less certain than they would be", loss=partial(uncertain, 0.1)),
     "intermediate loss 0.3": Trial(

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from asr.bundle import load_bundle
 from asr.decoding.config import OF_PHONES
 from asr.evaluation.bootstrap import groups
 from asr.lexicon import Lexicon, PhoneTokenizer
-from asr.phones import INDEX, SILENCE, UNKNOWN
+from asr.phones import INDEX, PHONES, SILENCE, UNKNOWN
 from asr.training.schedule import Optimiser
 from recipes.cell_study.contenders import (
     LOOKAHEAD,
@@ -112,6 +113,35 @@ def test_a_run_leaves_a_bundle_that_hears_what_was_judged(task: Task, tmp_path: 
     written = (tmp_path / RESULT).stat().st_mtime_ns
     run("gru", 1, task, tmp_path)
     assert (tmp_path / RESULT).stat().st_mtime_ns == written
+
+
+class Parrot(nn.Module):
+    """Says what the features hold, `lookahead` steps later."""
+
+    def __init__(self, lookahead: int) -> None:
+        super().__init__()
+        self.lookahead = lookahead
+
+    @property
+    def encoder(self) -> Parrot:
+        return self
+
+    def initial_state(self, batch: int) -> None:
+        return None
+
+    def forward(self, features: Tensor, state: None) -> tuple[Tensor, None]:
+        labels = features[:, ::SUBSAMPLING, :OUTPUTS].long().clamp(min=0)
+        late = nn.functional.pad(labels, (0, 0, self.lookahead, 0))[:, : labels.size(1)]
+        return nn.functional.one_hot(late, len(PHONES)).float(), None
+
+
+@pytest.mark.parametrize("lookahead", [0, LOOKAHEAD, 2 * LOOKAHEAD])
+def test_frames_are_judged_by_what_comes_the_lookahead_later(lookahead: int, task: Task) -> None:
+    dev = task.corpus.dev
+    features = np.zeros_like(dev.features)
+    features[:, 0, :OUTPUTS] = dev.labels
+    found = judge(Parrot(lookahead), dev._replace(features=features))  # type: ignore[arg-type]
+    assert sum(found.known) > 0 == sum(found.wrong)
 
 
 def test_the_rate_is_the_best_of_all_contenders_together(tmp_path: Path) -> None:
