@@ -222,8 +222,8 @@ class Beam {
   std::vector<Candidate> candidates_;
   std::vector<Entry> heap_;  // the best so far, the worst of them on top
   double cutoff_ = 0, best_score_ = 0;
-  std::unordered_map<uint64_t, int32_t> futures_;      // to slots of the survivors
-  std::vector<int32_t> dropped_;       // nodes
+  std::unordered_map<uint64_t, int32_t> futures_;  // to slots of the survivors
+  std::vector<int32_t> dropped_;                   // nodes
   std::vector<Spoken> spoken_before_;
   std::vector<Step> steps_, other_steps_;
   std::vector<std::vector<float>> next_shares_;
