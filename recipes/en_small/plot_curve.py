@@ -5,8 +5,8 @@ python recipes/en_small/plot_curve.py exp/en-small/phones/curve.jsonl exp/en-sma
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,4 +39,8 @@ def _draw(axes: Any, points: list[dict[str, float]], key: str, name: str) -> Non
 
 
 if __name__ == "__main__":
-    main([Path(path) for path in sys.argv[1:-1]], Path(sys.argv[-1]))
+    parser = argparse.ArgumentParser(description="The learning curves of the trainings as a picture.")
+    parser.add_argument("trainings", type=Path, nargs="+", metavar="JSONL", help="a curve.jsonl")
+    parser.add_argument("picture", type=Path, metavar="PNG")
+    args = parser.parse_args()
+    main(args.trainings, args.picture)
