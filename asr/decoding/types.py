@@ -38,7 +38,7 @@ class Hypothesis:
 
     tokens: tuple[Token, ...]
     score: float  # natural logarithm
-    posterior: float  # share of the mass of all hypotheses, of those too that ended in one that is alive
+    posterior: float  # share of the mass of all hypotheses, with those that it goes on for
     text: str
 
 

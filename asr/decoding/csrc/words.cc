@@ -59,11 +59,11 @@ int32_t Beam::common(int32_t one, int32_t other) const {
 void Beam::mix(Live& live, std::vector<float>& shares, const Live& shorter, double entered) const {
   const double part = std::exp(entered - live.total);
   if (part < kLittle) return;
-  const double own = (1 - part) * std::exp(live.mass), others = part * std::exp(shorter.mass);
-  const float weight = static_cast<float>(others / (own + others));
+  const double own = (1 - part) * std::exp(live.mass - shorter.mass);  // the other's being `part`
+  const float weight = static_cast<float>(part / (own + part));
   const std::vector<float>& from = shares_[shorter.shares];
   for (size_t place = 0; place < from.size(); ++place) shares[place] += weight * (from[place] - shares[place]);
-  live.mass = std::log(own + others);
+  live.mass = shorter.mass + std::log(own + part);
 }
 
 // From now on `live` stands for `other`, too, which has this score once the token (-1: none) is entered. Words are the
@@ -181,8 +181,10 @@ Readings Beam::nbest(int64_t n) {
   std::vector<uint64_t> texts;
   double all = 0;
   for (const int32_t slot : order) {
-    const double share = std::exp((scores[slot] - scores[order.front()]) / options_.temperature);
-    all += share * std::exp(live_[slot].mass);
+    const int32_t best = order.front();
+    const double share =
+        std::exp((scores[slot] - scores[best]) / options_.temperature + live_[slot].mass - live_[best].mass);
+    all += share;
     const uint64_t text = text_hash(live_[slot].node);
     const size_t known = std::find(texts.begin(), texts.end(), text) - texts.begin();
     if (known < readings.readings.size()) {
