@@ -96,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     kind = "timed" if args.alignments else "forced"
     fits = {"weights": fit.weights, "offsets": lambda: fit.offsets(kind), "confidences": fit.confidences}
     rows = [row for name, rows in fits.items() if name in args.fit for row in rows()]
-    print_rows(("", "before", "after", "held out"), rows, people(sys.stdout))
+    if rows:
+        print_rows(("", "before", "after", "held out"), rows, people(sys.stdout))
     print("\n".join(fit.remarks))
     if args.plot and fit.reliability:
         reliability_diagram(args.plot, fit.reliability)

@@ -117,6 +117,14 @@ def test_what_is_not_to_be_fitted_stays(own: Path, manifest: Path, tmp_path: Pat
     assert after == replace(before, beam=4, **{name: getattr(after, name) for name in fitted})
 
 
+def test_where_nothing_can_be_fitted_it_is_said_and_no_empty_table_drawn(
+    own: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate(own, manifest, "--beam", "1", "--fit", "weights") == 0
+    printed = capsys.readouterr().out
+    assert "no weights to fit without a beam" in printed and "before" not in printed
+
+
 def test_words_without_times_are_one_clear_line(own: Path, manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "other.ctm").write_text("another 1 0.5 0.1 word\n")
     with pytest.raises(UserError, match="do the alignments belong to these manifests"):

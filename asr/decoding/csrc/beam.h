@@ -170,6 +170,7 @@ class Beam {
   void make_room(std::vector<Token>& tokens, int64_t length) const;
   void put_behind(const std::vector<Token>& tokens, int64_t length);
   std::vector<Token> trace(const Live& live) const;
+  std::vector<double> scores() const;
   std::vector<double> final_scores();
 
   // words.cc: words of the best hypothesis, how long they have stood and how sure they are.

@@ -114,13 +114,11 @@ void Beam::commit() {
 
 // Hand out the words up to this node, and make it the root.
 void Beam::cut(int32_t node) {
-  std::vector<double> scores;
-  for (const Live& live : live_) scores.push_back(live.score);
   std::vector<Token> tokens = trace(live_.front());
   const int64_t length = nodes_[node].length - nodes_[root_].length;
   make_room(tokens, length);
   until_ = tokens[length - 1].end;
-  put_words(tokens, length, confidences(scores), final_);
+  put_words(tokens, length, confidences(scores()), final_);
   if (options_.recombine) put_behind(tokens, length);
   const int32_t places = nodes_[node].word - nodes_[root_].word;
   spoken_.erase(spoken_.begin(), spoken_.begin() + places);
@@ -191,6 +189,13 @@ std::vector<Token> Beam::trace(const Live& live) const {
   return tokens;
 }
 
+std::vector<double> Beam::scores() const {
+  std::vector<double> scores;
+  for (const Live& live : live_) scores.push_back(live.score);
+  return scores;
+}
+
+// As they would be if the stream ended now.
 std::vector<double> Beam::final_scores() {
   std::vector<double> scores;
   for (const Live& live : live_) scores.push_back(live.total + scorer_.end(nodes_[live.node].scored));

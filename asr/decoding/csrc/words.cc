@@ -118,11 +118,9 @@ std::vector<float> Beam::confidences(const std::vector<double>& scores) {
 }
 
 Words Beam::tentative() {
-  std::vector<double> scores;
-  for (const Live& live : live_) scores.push_back(live.score);
   const std::vector<Token> tokens = trace(live_.front());
   Words words;
-  put_words(tokens, static_cast<int64_t>(tokens.size()), confidences(scores), words);
+  put_words(tokens, static_cast<int64_t>(tokens.size()), confidences(scores()), words);
   return words;
 }
 
@@ -179,9 +177,9 @@ Readings Beam::nbest(int64_t n) {
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
   Readings readings;
   std::vector<uint64_t> texts;
+  const int32_t best = order.front();
   double all = 0;
   for (const int32_t slot : order) {
-    const int32_t best = order.front();
     const double share =
         std::exp((scores[slot] - scores[best]) / options_.temperature + live_[slot].mass - live_[best].mass);
     all += share;
