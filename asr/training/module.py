@@ -33,6 +33,7 @@ from asr.text import Tokenizer
 from asr.training.denominator import bigram, log_denominator
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
+from asr.training.teachers import Teachers, divergence
 
 STATISTICS_UTTERANCES = 200
 
@@ -45,13 +46,14 @@ class Objective:
     training texts' tokens; with both at 1 the reference is to be likelier than its rivals (MMI). frames:
     cross-entropy of each frame with the phone that an aligner found there, for the utterances whose phones
     are timed; where a word begins is left to the model, which needs phones as tokens. smoothing: of these
-    labels; alignments are off by a frame here and there.
+    labels; alignments are off by a frame here and there. teachers: of the divergence from their posteriors.
     """
 
     ctc: float = 1.0
     denominator: float = 0.0
     frames: float = 0.0
     smoothing: float = 0.0
+    teachers: float = 0.0
 
 
 class Sums(NamedTuple):
@@ -81,6 +83,8 @@ class CtcTraining(LightningModule):
             a long stream do. Without it the first token of an utterance is learnt as a guess at frame 0,
             which the zero state makes easy to find, and the model has never met a stream that goes on.
         objective: what is minimised.
+        teachers: bundles, or names of models of the package, whose posteriors are learnt too, each with its
+            share in the mean of their logarithms. Masks are not for them.
         seed: of dropout and SpecAugment.
     """
 
@@ -96,6 +100,7 @@ class CtcTraining(LightningModule):
         init_from: Path | None = None,
         carried: float = 0.5,
         objective: Objective = Objective(),
+        teachers: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -106,9 +111,12 @@ class CtcTraining(LightningModule):
             raise UserError("model.objective.denominator: is half of a loss; give model.objective.ctc too")
         if objective.frames and not isinstance(self.tokenizer, PhoneTokenizer):
             raise UserError("model.objective.frames: needs phones as tokens; model.tokenizer: give a lexicon")
+        if bool(objective.teachers) != bool(teachers):
+            raise UserError("model.objective.teachers: is the weight of model.teachers; give both or none")
         self.model = CtcModel(ModelConfig(self.tokenizer.vocabulary, frontend, encoder, outputs), backend)
         self.optimiser, self.masks, self.seed = optimiser, spec_augment, seed
         self.carried, self.objective = carried, objective
+        self._teachers = Teachers(teachers, self.tokenizer, self.model, backend) if teachers else None
         self.generator = torch.Generator()
         self._ended: EncoderState | None = None  # where the utterances of the last training batch ended
         self._sums: list[Sums] = []
@@ -201,6 +209,11 @@ class CtcTraining(LightningModule):
             summed, wrong, known = self.frame_loss(log_probs, batch.phones)
             self.log("frame_error", 100 * wrong / known.clamp(min=1), prog_bar=True)  # percent
             loss = loss + self.objective.frames * summed / known.clamp(min=1)
+        if self._teachers:
+            taught = self._teachers.log_probs(batch.audio, batch.lengths)
+            apart = divergence(taught, log_probs, frames) / frames.sum()
+            self.log("teachers", apart, prog_bar=True)  # nats a frame
+            loss = loss + self.objective.teachers * apart
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -297,6 +310,8 @@ class CtcTraining(LightningModule):
         if not self.model.frontend.has_statistics:
             audio = self.trainer.datamodule.sample_audio(STATISTICS_UTTERANCES)  # type: ignore[attr-defined]
             self.model.frontend.set_statistics(*measure_statistics(self.model.frontend, audio))
+        if self._teachers:
+            self._teachers.to(self.device)
         self.print(self.model.describe())
 
     def configure_optimizers(self) -> Any:

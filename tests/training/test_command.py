@@ -168,6 +168,18 @@ def test_training_starts_from_a_bundle_with_its_statistics(
         torch.testing.assert_close(tuned.state_dict()[name], tensor, atol=1e-6, rtol=0)
 
 
+def test_a_teacher_is_named_by_its_bundle_and_share(
+    trained: Path, config: ConfigWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--model.teachers={{{trained / 'bundle'}: 1}}", "--model.objective.teachers", "2"]
+    assert main(["--config", str(config(trainer__max_steps=1)), *options]) == 0
+    assert load_bundle(tmp_path / "run" / "bundle")
+    message = error_of(
+        "--config", str(config()), f"--model.teachers={{{tmp_path / 'none'}: 1}}", *options[1:]
+    )
+    assert "none: not a model bundle" in message
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(
     config: ConfigWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
