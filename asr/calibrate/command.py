@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -258,12 +259,9 @@ class Fit:
         if not (fitting and others):
             self.remarks.append("confidences need two speakers or more; they stay as they are")
             return
-        old = judge(self.decode(self.decoding, others))
-        plain = replace(self.decoding, confidence_scale=1.0, confidence_bias=0.0)
-        if plain.beam > 1:
-            plain = replace(plain, temperature=self._temperature(plain, fitting))
-        candidate = self._mapped(plain, fitting)
-        new, mapped = (judge(self.decode(each, others)) for each in (plain, candidate))
+        old = judge(*judgements(self.decode(self.decoding, others)))
+        plain, candidate = self._likeliest(fitting)
+        new, mapped = (judge(*judgements(self.decode(each, others))) for each in (plain, candidate))
         pays = new.likelihood - mapped.likelihood
         self.remarks.append(
             f"logistic map of confidences (scale {candidate.confidence_scale:g}, bias"
@@ -275,19 +273,37 @@ class Fit:
         for name, show in FIGURES.items():
             yield Row(name, show(old), "", show(new))
 
-    def _temperature(self, plain: DecodingConfig, fitting: Sequence[Example]) -> float:
-        def cost(temperature: float) -> float:
-            found = judge(self.decode(replace(plain, temperature=temperature), fitting)).likelihood
-            self.note.print(f"temperature {temperature:.3g}: {found:.4f} nats a word", style="dim")
-            return found
+    def _likeliest(self, fitting: Sequence[Example]) -> tuple[DecodingConfig, DecodingConfig]:
+        """Of the greatest likelihood: the temperature (with a beam) alone, and one with a logistic map."""
+        plain = replace(self.decoding, confidence_scale=1.0, confidence_bias=0.0)
 
-        return float(f"{minimum(cost, COLDEST, HOTTEST):.3g}")
+        @cache
+        def heard(temperature: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+            return judgements(self.decode(replace(plain, temperature=temperature), fitting))
 
-    def _mapped(self, plain: DecodingConfig, fitting: Sequence[Example]) -> DecodingConfig:
-        scale, bias = logistic(*judgements(self.decode(plain, fitting)))
-        return replace(
-            plain, confidence_scale=round(max(LEAST_SCALE, scale), 4), confidence_bias=round(bias, 4)
-        )
+        def settings(temperature: float, mapped: bool) -> DecodingConfig:
+            found = replace(plain, temperature=temperature)
+            if not mapped:
+                return found
+            scale, bias = logistic(*heard(temperature))
+            scale = max(LEAST_SCALE, scale)
+            return replace(found, confidence_scale=round(scale, 4), confidence_bias=round(bias, 4))
+
+        def likeliest(mapped: bool) -> DecodingConfig:
+            def cost(temperature: float) -> float:
+                temperature = three_digits(temperature)
+                confidences, right = heard(temperature)
+                show = np.vectorize(settings(temperature, mapped).calibrated, otypes=[float])
+                found = judge(show(confidences), right).likelihood
+                how = " with a map" if mapped else ""
+                self.note.print(f"temperature {temperature:g}{how}: {found:.4f} nats a word", style="dim")
+                return found
+
+            if plain.beam == 1:
+                return settings(plain.temperature, mapped)
+            return settings(three_digits(minimum(cost, COLDEST, HOTTEST)), mapped)
+
+        return likeliest(False), likeliest(True)
 
 
 def judgements(decoding: Decoding) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -297,9 +313,9 @@ def judgements(decoding: Decoding) -> tuple[NDArray[np.float64], NDArray[np.bool
     return np.array(confidences), np.array(right, bool)
 
 
-def judge(decoding: Decoding) -> Calibration:
+def judge(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibration:
     """UserError where no word was recognised."""
-    found = calibration(*judgements(decoding))
+    found = calibration(confidences, right)
     if found is None:
         raise UserError("no word was recognised; train longer, or calibrate on more speech")
     return found
@@ -315,6 +331,10 @@ FIGURES: dict[str, Callable[[Calibration], str]] = {
 def mean_absolute(errors: Sequence[Sequence[TimeError]], side: int) -> float | None:
     values = [abs(error[side]) for own in errors for error in own]
     return sum(values) / len(values) if values else None
+
+
+def three_digits(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def milliseconds(seconds: float | None) -> str:

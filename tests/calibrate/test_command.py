@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from lhotse import CutSet
+from rich.console import Console
 
 from asr import audio
 from asr.align.ctm import write_ctm
 from asr.bundle import load_bundle
-from asr.calibrate.command import main
+from asr.calibrate.command import Fit, judge, judgements, main
 from asr.calibrate.development import decode, example
-from asr.data.manifest import write_cuts
+from asr.calibrate.fit import logistic
+from asr.data.manifest import load_cuts, write_cuts
+from asr.decoding.config import DecodingConfig
 from asr.errors import UserError
 from asr.lm import main as estimate
 from data_prep.common import utterance
@@ -106,6 +109,27 @@ def test_a_beam_and_its_language_model_are_fitted_and_the_bundle_gets_both(
     assert "WER" in printed and "unknown_penalty" in printed and "4 utterances" in printed
     loaded = load_bundle(own)
     assert loaded.decoding.beam == 4 and loaded.language_model is not None
+
+
+def test_the_temperature_of_a_logistic_map_is_not_the_one_that_is_best_alone(
+    own: Path, manifest: Path
+) -> None:
+    bundle = load_bundle(own)
+    bundle = replace(bundle, decoding=replace(bundle.decoding, beam=4))
+    examples = [example(cut, bundle) for cut in load_cuts([manifest])]
+    fit = Fit(bundle, examples, Console(quiet=True))
+    alone, mapped = fit._likeliest(examples)
+    assert (alone.confidence_scale, alone.confidence_bias) == (
+        1,
+        0,
+    ) and alone.temperature != mapped.temperature
+
+    def cost(decoding: DecodingConfig) -> float:
+        return judge(*judgements(decode(examples, bundle, decoding))).likelihood
+
+    scale, bias = logistic(*judgements(decode(examples, bundle, alone)))
+    later = replace(alone, confidence_scale=scale, confidence_bias=bias)  # what comes of one after the other
+    assert cost(mapped) < cost(later) - 0.001 and cost(later) < cost(alone)
 
 
 def test_what_is_not_to_be_fitted_stays(own: Path, manifest: Path, tmp_path: Path) -> None:
