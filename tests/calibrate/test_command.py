@@ -119,10 +119,8 @@ def test_the_temperature_of_a_logistic_map_is_not_the_one_that_is_best_alone(
     examples = [example(cut, bundle) for cut in load_cuts([manifest])]
     fit = Fit(bundle, examples, Console(quiet=True))
     alone, mapped = fit._likeliest(examples)
-    assert (alone.confidence_scale, alone.confidence_bias) == (
-        1,
-        0,
-    ) and alone.temperature != mapped.temperature
+    assert (alone.confidence_scale, alone.confidence_bias) == (1, 0)
+    assert alone.temperature != mapped.temperature
 
     def cost(decoding: DecodingConfig) -> float:
         return judge(*judgements(decode(examples, bundle, decoding))).likelihood

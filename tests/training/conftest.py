@@ -60,6 +60,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def lexicon(tmp_path: Path) -> Path:
+    (tmp_path / "lexicon.txt").write_text(LEXICON)
+    return tmp_path / "lexicon.txt"
+
+
+@pytest.fixture
 def config(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
     """Writes a small config, returns its path; keyword arguments set entries, as trainer__max_steps=3."""
 

@@ -169,7 +169,7 @@ def test_training_starts_from_a_bundle_with_its_statistics(
 
 
 def test_a_teacher_is_named_by_its_bundle_and_share(
-    trained: Path, config: ConfigWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, config: ConfigWriter, tmp_path: Path
 ) -> None:
     options = [f"--model.teachers={{{trained / 'bundle'}: 1}}", "--model.objective.teachers", "2"]
     assert main(["--config", str(config(trainer__max_steps=1)), *options]) == 0

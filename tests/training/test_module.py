@@ -21,7 +21,6 @@ from asr.training.module import CtcTraining, Objective, measure_statistics
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
 from tests.conftest import signal
-from tests.training.conftest import LEXICON
 
 ENCODER = EncoderConfig(channels=(8, 8), width=16, hidden=16, lookahead=(0, 2), dropout=0.0)
 
@@ -140,12 +139,6 @@ def test_the_average_of_checkpoints_is_the_mean_of_their_weights(tmp_path: Path)
     for path in paths:
         torch.save({"state_dict": {"w": torch.full((2,), float(path.stem))}, "identity": {}}, path)
     assert torch.equal(average(paths)["w"], torch.full((2,), 3.0))
-
-
-@pytest.fixture
-def lexicon(tmp_path: Path) -> Path:
-    (tmp_path / "lexicon.txt").write_text(LEXICON)
-    return tmp_path / "lexicon.txt"
 
 
 @pytest.fixture

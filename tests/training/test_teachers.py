@@ -17,16 +17,9 @@ from asr.model import CtcModel, ModelConfig
 from asr.training.module import CtcTraining, Objective
 from asr.training.teachers import divergence
 from tests.conftest import signal
-from tests.training.conftest import LEXICON
 
 ENCODER = EncoderConfig(channels=(8, 8), width=16, hidden=16, lookahead=(0, 2), dropout=0.0)
 OTHERS_ENCODER = replace(ENCODER, width=24, hidden=24, lookahead=(4,))
-
-
-@pytest.fixture
-def lexicon(tmp_path: Path) -> Path:
-    (tmp_path / "lexicon.txt").write_text(LEXICON)
-    return tmp_path / "lexicon.txt"
 
 
 def write_bundle(directory: Path, tokens: Path, encoder: EncoderConfig, seed: int, outputs: int = 2) -> str:
