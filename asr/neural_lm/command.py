@@ -27,6 +27,7 @@ from asr.training.callbacks import LAST, GentleStop, SaveLast
 from asr.training.checkpoint import WholeCheckpoints
 from asr.training.command import quieten
 from asr.training.memory import keep_freed_memory
+from asr.training.precision import precision
 
 SAVED_EVERY = 500  # steps
 
@@ -51,7 +52,7 @@ def train(texts: Sequence[Path], ngrams: LanguageModel, output: Path, args: argp
     trainer = Trainer(
         max_steps=steps,
         max_epochs=-1,
-        precision="bf16-mixed",
+        precision=precision(),
         gradient_clip_val=1.0,
         callbacks=[GentleStop(), SaveLast(checkpoints, SAVED_EVERY)],
         plugins=[WholeCheckpoints("call it again", "delete it to begin anew")],

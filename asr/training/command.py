@@ -29,6 +29,7 @@ from asr.training.callbacks import JUDGED, LAST, Ema, GentleStop, LearningCurve,
 from asr.training.checkpoint import WholeCheckpoints, average
 from asr.training.memory import keep_freed_memory
 from asr.training.module import CtcTraining
+from asr.training.precision import precision
 
 MISSPELT = (  # jsonargparse's ways of saying so
     (r"^Group '([\w.]+)' does not accept option '([\w.]+)'", "{0}.{1}"),
@@ -101,7 +102,7 @@ class TrainCli(LightningCLI):
         config["plugins"] = [*(config["plugins"] or []), WholeCheckpoints()]
         config["enable_progress_bar"] = sys.stdout.isatty() and config["enable_progress_bar"] is not False
         if config["precision"] is None:
-            config["precision"] = "bf16-mixed" if _on_gpu(config["accelerator"]) else "32-true"
+            config["precision"] = precision(config["accelerator"])
         return super().instantiate_trainer(**kwargs)
 
 
@@ -199,10 +200,6 @@ def _dev_error(module: CtcTraining, data: AsrData, weights: dict[str, torch.Tens
 
 def _find(trainer: Trainer, kind: type[C]) -> C:
     return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
-
-
-def _on_gpu(accelerator: Any) -> bool:
-    return torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
 
 
 def _one_line(message: str, keys: list[str]) -> str:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from asr.training.precision import has_bfloat16
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: the steepest slope at zero that ends near 1
 ITERATIONS = 3  # singular values that are small stay so; five, the usual number, gained nothing
 MOMENTUM = 0.95
@@ -27,11 +29,13 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """(N, R, C) -> (N, R, C) with singular values near 1, or smaller where they were very small; bfloat16."""
+    """(N, R, C) -> (N, R, C) with singular values near 1, or smaller where they were very small; bfloat16 is
+    enough where the machine has it, else float32."""
     x, y, z = NEWTON_SCHULZ
     wide = matrices.size(1) <= matrices.size(2)
-    made = (matrices if wide else matrices.mT).bfloat16()
-    made = made / made.float().flatten(1).norm(dim=1).clamp(min=1e-7).bfloat16()[:, None, None]
+    kind = torch.bfloat16 if has_bfloat16(matrices.device) else torch.float32
+    made = (matrices if wide else matrices.mT).to(kind)
+    made = made / made.float().flatten(1).norm(dim=1).clamp(min=1e-7).to(kind)[:, None, None]
     for _ in range(ITERATIONS):
         gram = made @ made.mT
         made = torch.baddbmm(made, torch.baddbmm(gram, gram, gram, beta=y, alpha=z), made, beta=x)

@@ -61,6 +61,11 @@ def test_every_config_builds_trains_a_step_and_streams_a_chunk(
     assert recognizer.finish().tentative == ""
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_no_config_asks_for_a_precision_that_the_machine_may_lack(config: Path) -> None:
+    assert "precision" not in yaml.safe_load(config.read_text())["trainer"]
+
+
 def test_the_configs_asked_for_are_there() -> None:
     asked = {"demo", "digits", "en-small", "train-clean-5", "train-clean-100", "librispeech-960", "your-data"}
     assert asked <= {path.stem for path in CONFIGS}
