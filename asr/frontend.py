@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-LOWEST_HZ = 20.0  # where the first band begins; the last ends at half of the rate
 LOG_FLOOR = 1e-6  # added to the power: digital silence becomes -13.8, well under any room
 
 
@@ -43,7 +42,7 @@ class LogMel(nn.Module):
         self.config = config
         self.fft = 1 << (config.window - 1).bit_length()
         with torch.device("cpu"):  # numbers, even in a model of sizes alone (`asr.bundle.load_bundle`)
-            filters = melscale_fbanks(self.fft // 2 + 1, LOWEST_HZ, config.rate / 2, config.mels, config.rate)
+            filters = melscale_fbanks(self.fft // 2 + 1, 20.0, config.rate / 2, config.mels, config.rate)
             self.register_buffer("filters", filters, persistent=False)
             self.register_buffer("taper", torch.hann_window(config.window), persistent=False)
             self.register_buffer("mean", torch.zeros(config.mels))
@@ -76,17 +75,3 @@ class LogMel(nn.Module):
         """Normalised features: audio (B, S) -> (B, S / hop, M)."""
         features, state = self.log_mel(audio, state)
         return (features - self.mean) / self.std, state
-
-
-def scaled_bands(config: FrontEndConfig, factors: Tensor) -> Tensor:
-    """Where the bands' centres lie when their frequencies are multiplied by factors (B,): (B, M), in bands
-    from the first one's centre, fractional, and beyond the last at some."""
-    ends = _mel(torch.tensor([LOWEST_HZ, config.rate / 2]))
-    centres = torch.linspace(ends[0], ends[1], config.mels + 2)[1:-1]
-    hertz = 700 * (10 ** (centres / 2595) - 1)
-    return (_mel(factors.unsqueeze(1) * hertz) - ends[0]) / (ends[1] - ends[0]) * (config.mels + 1) - 1
-
-
-def _mel(hertz: Tensor) -> Tensor:
-    """HTK's scale, which `melscale_fbanks` uses."""
-    return 2595 * (1 + hertz / 700).log10()

@@ -1,4 +1,4 @@
-"""Augmentation: speed and gain on the waveform, vocal tracts and SpecAugment on normalised features.
+"""Augmentation: speed and gain on the waveform, SpecAugment on normalised features.
 
 Every function is handed its random generator, so that a resumed training draws what an uninterrupted one
 would have drawn. B batch, S samples, T feature frames, M mel bands.
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.data.manifest import load_audio, load_cuts
-from asr.frontend import FrontEndConfig, scaled_bands
 
 MP3_KBPS = (8, 160)  # of MPEG-2 layer III: rates of 16 to 24 kHz
 MP3_DELAY = 1105  # samples: 576 of LAME's, 529 of any decoder's
@@ -205,21 +204,6 @@ def add_noise(
     noise = np.resize(np.roll(noise, rng.integers(len(noise))), len(samples))
     power = np.square(samples).mean() / max(float(np.square(noise).mean()), 1e-12)
     return samples + noise * np.float32(np.sqrt(power * 10 ** (-snr_db / 10)))
-
-
-def scale_frequencies(features: Tensor, frontend: FrontEndConfig, factors: Tensor) -> Tensor:
-    """Features (B, T, M) with the frequencies of each utterance multiplied by its factor (B,), at the same
-    pace: what another length of the vocal tract does (VTLP, Jaitly and Hinton 2013).
-
-    Between bands linearly, as normalised where they were; the outermost stand for what lies beyond them.
-    """
-    last = features.size(2) - 1
-    sources = scaled_bands(frontend, 1 / factors).clamp(0, last).to(features.device)
-    lower = sources.floor().clamp(max=last - 1)
-    below = lower.long().unsqueeze(1).expand_as(features)
-    return torch.lerp(
-        features.gather(2, below), features.gather(2, below + 1), (sources - lower).unsqueeze(1)
-    )
 
 
 def spec_augment(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss, nll_loss
 
 from asr.bundle import load_bundle
-from asr.data.augment import SpecAugment, scale_frequencies, spec_augment
+from asr.data.augment import SpecAugment, spec_augment
 from asr.data.dataset import Batch
 from asr.data.phones import phone_log_probs, without_places
 from asr.encoder import EncoderConfig, EncoderState
@@ -77,8 +77,6 @@ class CtcTraining(LightningModule):
         frontend: of the features.
         optimiser: Muon or AdamW, and its schedule.
         spec_augment: masks on the features while training.
-        vocal_tract: while training, the frequencies of each utterance are multiplied by a factor drawn from
-            1 less this to 1 plus this.
         backend: of the MGU recurrence.
         init_from: a bundle to start from, weights and feature statistics; sizes and tokenizer must agree.
         carried: share of training utterances that begin in the state in which another one ended, as words of
@@ -86,8 +84,8 @@ class CtcTraining(LightningModule):
             which the zero state makes easy to find, and the model has never met a stream that goes on.
         objective: what is minimised.
         teachers: bundles, or names of models of the package, whose posteriors are learnt too, each with its
-            share in the mean of their logarithms. Masks and vocal tracts are not for them.
-        seed: of dropout, vocal tracts and SpecAugment.
+            share in the mean of their logarithms. Masks are not for them.
+        seed: of dropout and SpecAugment.
     """
 
     def __init__(
@@ -98,7 +96,6 @@ class CtcTraining(LightningModule):
         frontend: FrontEndConfig = FrontEndConfig(),  # noqa: B008
         optimiser: Optimiser = Optimiser(),  # noqa: B008
         spec_augment: SpecAugment = SpecAugment(),  # noqa: B008
-        vocal_tract: float = 0.0,
         backend: Backend = "auto",
         init_from: Path | None = None,
         carried: float = 0.5,
@@ -108,8 +105,6 @@ class CtcTraining(LightningModule):
     ) -> None:
         super().__init__()
         self.tokenizer = load_tokenizer(tokenizer)
-        if not 0 <= vocal_tract < 1:
-            raise UserError(f"model.vocal_tract: a share from 0 up to 1, such as 0.1, not {vocal_tract:g}")
         if not (objective.ctc or objective.frames):
             raise UserError("model.objective: both weights are 0; give ctc or frames one")
         if objective.denominator and not objective.ctc:
@@ -119,7 +114,7 @@ class CtcTraining(LightningModule):
         if bool(objective.teachers) != bool(teachers):
             raise UserError("model.objective.teachers: is the weight of model.teachers; give both or none")
         self.model = CtcModel(ModelConfig(self.tokenizer.vocabulary, frontend, encoder, outputs), backend)
-        self.optimiser, self.masks, self.vocal_tract, self.seed = optimiser, spec_augment, vocal_tract, seed
+        self.optimiser, self.masks, self.seed = optimiser, spec_augment, seed
         self.carried, self.objective = carried, objective
         self._teachers = Teachers(teachers, self.tokenizer, self.model, backend) if teachers else None
         self.generator = torch.Generator()
@@ -145,11 +140,7 @@ class CtcTraining(LightningModule):
             features, _ = self.model.frontend(audio, state.frontend)
         start = state.encoder
         if training:
-            frontend = self.model.config.frontend
-            if self.vocal_tract:
-                drawn = 2 * torch.rand(features.size(0), generator=self.generator) - 1
-                features = scale_frequencies(features, frontend, 1 + self.vocal_tract * drawn)
-            lengths = batch.lengths // frontend.hop
+            lengths = batch.lengths // self.model.config.frontend.hop
             features = spec_augment(features, lengths, self.masks, self.generator)
             start = self._carry(start)
         encoded, ended = self.model.encoder(features, start)

@@ -40,11 +40,12 @@ from asr.training.memory import keep_freed_memory
 from asr.training.schedule import Optimiser
 from benchmarks.common import markdown
 from recipes.cell_study.contenders import OUTPUTS, REFERENCE, fit
-from recipes.cell_study.corpus import Corpus, load
+from recipes.cell_study.corpus import FRONTEND, Corpus, load
 from recipes.cell_study.train import Hearing, Task, frame_loss, judge, train
 
 AS_IT_IS = partial(Hearing, REFERENCE)
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, T, O, P), labels (B, T, O) -> nats a frame
+LOWEST = 20.0  # Hz, where the front-end's bands begin
 EARLY = 0  # the block behind which the intermediate loss listens
 
 
@@ -64,6 +65,41 @@ class EarlyHearing(Hearing):
         if not self.training:
             return logits, state
         return torch.cat([logits, self.early(self.heard).unflatten(-1, (OUTPUTS, -1))], 2), state
+
+
+class ManyVoices(Hearing):
+    """While training, the frequencies of each stream are multiplied by a factor drawn from 1 - `most` to
+    1 + `most`, as by another length of the vocal tract (VTLP, Jaitly and Hinton 2013)."""
+
+    def __init__(self, most: float, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.most = most
+
+    def forward(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        if self.training:
+            factors = 1 + self.most * (2 * torch.rand(features.size(0)) - 1)
+            features = scale_frequencies(features, factors)
+        return super().forward(features, state)
+
+
+def scale_frequencies(features: Tensor, factors: Tensor) -> Tensor:
+    """Features (B, T, M) of FRONTEND with the frequencies of each row multiplied by its factor (B,): between
+    bands linearly, as normalised where they were; the outermost stand for what lies beyond them."""
+    last = FRONTEND.mels - 1
+    ends = _mel(torch.tensor([LOWEST, FRONTEND.rate / 2]))
+    centres = torch.linspace(ends[0], ends[1], FRONTEND.mels + 2)[1:-1]
+    hertz = 700 * (10 ** (centres / 2595) - 1)
+    sources = (_mel(hertz / factors.unsqueeze(1)) - ends[0]) / (ends[1] - ends[0]) * (FRONTEND.mels + 1) - 1
+    sources = sources.clamp(0, last)  # bands, from the first one's centre, fractional: (B, M)
+    lower = sources.floor().clamp(max=last - 1)
+    below = lower.long().unsqueeze(1).expand_as(features)
+    upwards = (sources - lower).unsqueeze(1)
+    return torch.lerp(features.gather(2, below), features.gather(2, below + 1), upwards)
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    """HTK's scale, as the front-end's filters have it."""
+    return 2595 * (1 + hertz / 700).log10()
 
 
 def smoothed(share: float, logits: Tensor, labels: Tensor) -> Tensor:
@@ -135,6 +171,7 @@ TRIALS = {
     "intermediate loss 0.3": Trial(
         "lower blocks learn sooner", partial(EarlyHearing, REFERENCE), partial(early, 0.3)
     ),
+    "vocal tracts 0.1": Trial("28 speakers are few", partial(ManyVoices, 0.1, REFERENCE)),
     "two views": Trial("what consistency is to be held against", views=2),
     "two views, consistent 0.5": Trial("CR-CTC's idea", loss=partial(consistent, 0.5), views=2),
     "twice as long": Trial("what only takes time", longer=2),

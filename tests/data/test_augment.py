@@ -17,10 +17,8 @@ from asr.data.augment import (
     perturb,
     resample,
     reverberate,
-    scale_frequencies,
     spec_augment,
 )
-from asr.frontend import FrontEndConfig, LogMel
 
 
 def tone(seconds: float, hertz: float, rate: int) -> np.ndarray:
@@ -91,29 +89,6 @@ def test_features_that_are_not_masked_are_untouched() -> None:
     augmented = spec_augment(features, torch.tensor([50, 40, 3]), SpecAugment(), generator)
     assert torch.equal(augmented[augmented != 0], features[augmented != 0])
     assert (augmented == 0).any()
-
-
-def features_of(hertz: float) -> torch.Tensor:
-    """(1, 100, 80) of a second of a tone."""
-    frontend = LogMel(FrontEndConfig())
-    return frontend(torch.from_numpy(tone(1.0, hertz, 16000))[None], frontend.initial_state(1))[0]
-
-
-@pytest.mark.parametrize("hertz", [500, 1500, 4000])
-def test_scaled_frequencies_are_where_such_a_tone_would_have_been(hertz: float) -> None:
-    factors = torch.tensor([0.88, 1.0, 1.12])
-    scaled = scale_frequencies(features_of(hertz).expand(3, -1, -1), FrontEndConfig(), factors)
-    for row, factor in zip(scaled, factors.tolist(), strict=True):
-        expected = features_of(factor * hertz)[0, 50].argmax()
-        assert abs(int(row[50].argmax() - expected)) <= 1
-    torch.testing.assert_close(scaled[1:2], features_of(hertz), rtol=0, atol=1e-4)
-
-
-def test_frequencies_beyond_the_last_band_sound_like_it() -> None:
-    features = torch.arange(80.0).expand(1, 2, 80)
-    higher, lower = (scale_frequencies(features, FrontEndConfig(), torch.tensor([f])) for f in (1.1, 0.9))
-    assert (lower[0, 0, -4:] == 79).all()  # the top is missing
-    assert (higher[0, 0, -1] < 77) and higher[0, 0, 0] == 0
 
 
 @pytest.mark.parametrize("snr", [0.0, 10.0])

@@ -25,10 +25,12 @@ from recipes.cell_study.train import Hearing, Task, as_bundle, frame_loss
 from recipes.en_small.trials import (
     TRIALS,
     EarlyHearing,
+    ManyVoices,
     consistent,
     early,
     main,
     posteriors,
+    scale_frequencies,
     smoothed,
     taught,
     uncertain,
@@ -102,6 +104,38 @@ def test_an_early_block_speaks_while_training_alone() -> None:
     features, state = torch.randn(1, 4 * SUBSAMPLING, FRONTEND.mels), model.encoder.initial_state(1)
     assert model.train()(features, state)[0].shape == (1, 4, 2 * OUTPUTS, len(PHONES))
     assert model.eval()(features, state)[0].shape == (1, 4, OUTPUTS, len(PHONES))
+
+
+def features_of(hertz: float) -> torch.Tensor:
+    """(1, 100, M) of a second of a tone."""
+    frontend = LogMel(FRONTEND)
+    time = torch.arange(FRONTEND.rate) / FRONTEND.rate
+    return frontend(torch.sin(2 * torch.pi * hertz * time)[None], frontend.initial_state(1))[0]
+
+
+@pytest.mark.parametrize("hertz", [500, 1500, 4000])
+def test_scaled_frequencies_are_where_such_a_tone_would_have_been(hertz: float) -> None:
+    factors = torch.tensor([0.88, 1.0, 1.12])
+    scaled = scale_frequencies(features_of(hertz).expand(3, -1, -1), factors)
+    for row, factor in zip(scaled, factors.tolist(), strict=True):
+        expected = features_of(factor * hertz)[0, 50].argmax()
+        assert abs(int(row[50].argmax() - expected)) <= 1
+    torch.testing.assert_close(scaled[1:2], features_of(hertz), rtol=0, atol=1e-4)
+
+
+def test_frequencies_beyond_the_last_band_sound_like_it() -> None:
+    features = torch.arange(float(FRONTEND.mels)).expand(2, 2, -1)
+    lower, higher = scale_frequencies(features, torch.tensor([0.9, 1.1]))
+    assert (lower[0, -4:] == FRONTEND.mels - 1).all()
+    assert higher[0, -1] < FRONTEND.mels - 3 and higher[0, 0] == 0
+
+
+def test_voices_are_many_while_training_alone() -> None:
+    model, plain = ManyVoices(0.1, REFERENCE), Hearing(REFERENCE)
+    plain.load_state_dict(model.state_dict())
+    features, state = torch.randn(1, 20 * SUBSAMPLING, FRONTEND.mels), model.encoder.initial_state(1)
+    assert not torch.allclose(model.train()(features, state)[0], plain(features, state)[0])
+    torch.testing.assert_close(model.eval()(features, state)[0], plain.eval()(features, state)[0])
 
 
 def test_a_pupil_that_says_what_its_teacher_does_has_learnt_it(corpus: Corpus) -> None:

@@ -63,18 +63,6 @@ def test_masks_change_the_outputs_and_follow_the_generator(module: CtcTraining, 
     assert not torch.allclose(first, other)
 
 
-def test_vocal_tracts_are_drawn_for_training_alone(module: CtcTraining, batch: Batch) -> None:
-    module.masks = SpecAugment(time_masks=0, frequency_masks=0)
-    plain, _ = module.outputs(batch, training=True)
-    module.vocal_tract = 0.1
-    first, _ = module.outputs(batch, training=True)
-    other, _ = module.outputs(batch, training=True)
-    assert not torch.allclose(first, plain)
-    assert not torch.allclose(first, other)
-    validated, _ = module.outputs(batch, training=False)
-    torch.testing.assert_close(validated, plain)
-
-
 def test_utterances_begin_in_the_zero_state_or_where_another_ended(module: CtcTraining, batch: Batch) -> None:
     module.masks = SpecAugment(time_masks=0, frequency_masks=0)
     fresh, _ = module.outputs(batch, training=True)
