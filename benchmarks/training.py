@@ -3,7 +3,7 @@
     python -m benchmarks.training --config configs/train-clean-5.yaml [--batches 10] [--output FILE]
 
 Takes the config and the overrides of `asr train` too. Each stage is run by itself, forward and backward, on
-the batches of the whole step, in the precision of the config; loading is timed in one process, and then as
+the batches of the whole step, in its precision; loading is timed in one process, and then as
 training has it, in workers beside the steps. What the stages do not account for (masks, autograd's own work,
 caches) is `rest`.
 """
