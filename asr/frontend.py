@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+LOWEST_HZ = 20.0  # where the first band begins; the last ends at half of the rate
 LOG_FLOOR = 1e-6  # added to the power: digital silence becomes -13.8, well under any room
 
 
@@ -42,7 +43,7 @@ class LogMel(nn.Module):
         self.config = config
         self.fft = 1 << (config.window - 1).bit_length()
         with torch.device("cpu"):  # numbers, even in a model of sizes alone (`asr.bundle.load_bundle`)
-            filters = melscale_fbanks(self.fft // 2 + 1, 20.0, config.rate / 2, config.mels, config.rate)
+            filters = melscale_fbanks(self.fft // 2 + 1, LOWEST_HZ, config.rate / 2, config.mels, config.rate)
             self.register_buffer("filters", filters, persistent=False)
             self.register_buffer("taper", torch.hann_window(config.window), persistent=False)
             self.register_buffer("mean", torch.zeros(config.mels))

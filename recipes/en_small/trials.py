@@ -34,6 +34,7 @@ from asr.decoding.config import OF_PHONES
 from asr.encoder import EncoderConfig, EncoderState
 from asr.errors import UserError
 from asr.evaluation.results import write_text
+from asr.frontend import LOWEST_HZ
 from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.phones import UNKNOWN
 from asr.training.memory import keep_freed_memory
@@ -45,7 +46,6 @@ from recipes.cell_study.train import Hearing, Task, frame_loss, judge, train
 
 AS_IT_IS = partial(Hearing, REFERENCE)
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, T, O, P), labels (B, T, O) -> nats a frame
-LOWEST = 20.0  # Hz, where the front-end's bands begin
 EARLY = 0  # the block behind which the intermediate loss listens
 
 
@@ -86,7 +86,7 @@ def scale_frequencies(features: Tensor, factors: Tensor) -> Tensor:
     """Features (B, T, M) of FRONTEND with the frequencies of each row multiplied by its factor (B,): between
     bands linearly, as normalised where they were; the outermost stand for what lies beyond them."""
     last = FRONTEND.mels - 1
-    ends = _mel(torch.tensor([LOWEST, FRONTEND.rate / 2]))
+    ends = _mel(torch.tensor([LOWEST_HZ, FRONTEND.rate / 2]))
     centres = torch.linspace(ends[0], ends[1], FRONTEND.mels + 2)[1:-1]
     hertz = 700 * (10 ** (centres / 2595) - 1)
     sources = (_mel(hertz / factors.unsqueeze(1)) - ends[0]) / (ends[1] - ends[0]) * (FRONTEND.mels + 1) - 1
