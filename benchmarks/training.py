@@ -28,7 +28,7 @@ from asr.data.datamodule import AsrData
 from asr.data.dataset import Batch, EpochLoader
 from asr.training.callbacks import Ema
 from asr.training.command import build
-from asr.training.denominator import bigram, log_denominator
+from asr.training.denominator import denominator_graph, log_denominator
 from asr.training.memory import keep_freed_memory
 from asr.training.module import CtcTraining, measure_statistics
 from asr.training.schedule import make_optimiser
@@ -136,7 +136,10 @@ class Bench:
             self.both_ways(clock, "CTC, frames", lambda x: self.module.loss(x, lengths, batch), log_probs)
         if objective.denominator:
             self.both_ways(
-                clock, "denominator", lambda x: log_denominator(x, lengths, self.module._bigram), log_probs
+                clock,
+                "denominator",
+                lambda x: log_denominator(x, lengths, self.module._denominator),
+                log_probs,
             )
         with clock("optimiser, clipping, averaging"):
             self.update()
@@ -160,7 +163,9 @@ def measure(module: CtcTraining, data: AsrData, count: int, device: torch.device
     frontend = module.model.frontend
     frontend.set_statistics(*measure_statistics(frontend, data.sample_audio(20)))
     if module.objective.denominator:
-        module._bigram = bigram(data.training_tokens(), module.tokenizer.vocabulary).to(device)
+        module._denominator = denominator_graph(data.training_tokens(), module.tokenizer.vocabulary).to(
+            device
+        )
     bench, clock = Bench(module, device, half), Clock(device)
     plan = data.batches(0)
     dataset = data.train_dataloader().dataset

@@ -30,7 +30,7 @@ from asr.ops import Backend
 from asr.phones import UNKNOWN
 from asr.state import leaves, map_state, with_leaves
 from asr.text import Tokenizer
-from asr.training.denominator import bigram, log_denominator
+from asr.training.denominator import denominator_graph, log_denominator
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
 from asr.training.teachers import Teachers, divergence
@@ -42,7 +42,7 @@ STATISTICS_UTTERANCES = 200
 class Objective:
     """Weights of what training minimises.
 
-    ctc: of the tokens. denominator: of everything that could have been said instead, by a bigram of the
+    ctc: of the tokens. denominator: of everything that could have been said instead, by n-grams of the
     training texts' tokens; with both at 1 the reference is to be likelier than its rivals (MMI). frames:
     cross-entropy of each frame with the phone that an aligner found there, for the utterances whose phones
     are timed; where a word begins is left to the model, which needs phones as tokens. smoothing: of these
@@ -174,7 +174,7 @@ class CtcTraining(LightningModule):
             reduction="sum",
         )
         if self.objective.denominator:
-            rivals = log_denominator(log_probs, frames, self._bigram)
+            rivals = log_denominator(log_probs, frames, self._denominator)
             loss = loss + self.objective.denominator * rivals.sum()
         return loss
 
@@ -306,7 +306,7 @@ class CtcTraining(LightningModule):
             raise UserError("data.phones: name the CTM files that model.objective.frames needs")
         if self.objective.denominator:
             said = self.trainer.datamodule.training_tokens()  # type: ignore[attr-defined]
-            self._bigram = bigram(said, self.tokenizer.vocabulary).to(self.device)
+            self._denominator = denominator_graph(said, self.tokenizer.vocabulary).to(self.device)
         if not self.model.frontend.has_statistics:
             audio = self.trainer.datamodule.sample_audio(STATISTICS_UTTERANCES)  # type: ignore[attr-defined]
             self.model.frontend.set_statistics(*measure_statistics(self.model.frontend, audio))

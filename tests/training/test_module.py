@@ -16,7 +16,7 @@ from asr.errors import UserError
 from asr.phones import INDEX, SILENCE, UNKNOWN
 from asr.training.callbacks import Ema
 from asr.training.checkpoint import average
-from asr.training.denominator import bigram
+from asr.training.denominator import denominator_graph, log_denominator
 from asr.training.module import CtcTraining, Objective, measure_statistics
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
@@ -256,7 +256,7 @@ def test_the_denominator_makes_the_reference_likelier_than_its_rivals(
     monkeypatch.setattr(hearing, "log", lambda *_, **__: None)
     hearing.objective = Objective(ctc=1.0, denominator=1.0)
     tokens = [hearing.tokenizer.encode("la mi"), hearing.tokenizer.encode("so")]
-    hearing._bigram = bigram(tokens, hearing.tokenizer.vocabulary)
+    hearing._denominator = denominator_graph(tokens, hearing.tokenizer.vocabulary)
     batch = batch._replace(
         tokens=torch.tensor([tokens[0], [*tokens[1], 0, 0]]), token_lengths=torch.tensor([4, 2])
     )
@@ -268,8 +268,11 @@ def test_the_denominator_makes_the_reference_likelier_than_its_rivals(
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    # at best nothing but the reference is likely: what is left is its probability by the bigram
-    best = sum(float(hearing._bigram[[0, *own[:-1]], own].log().sum()) for own in tokens) / 6
+    # at best nothing but the reference is likely: what is left is its probability by the n-grams
+    certain = torch.full((2, 8, hearing.tokenizer.vocabulary), -30.0)
+    certain[0, range(8), [token for own in tokens[0] for token in (own, 0)]] = 0.0
+    certain[1, range(8), [*tokens[1], 0, 0, 0, 0, 0, 0]] = 0.0
+    best = float(log_denominator(certain, torch.tensor([8, 8]), hearing._denominator).sum()) / 6
     assert losses[0] > losses[-1] + 0.5 > best + 0.5
 
 
