@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from asr.errors import UserError
-from asr.frontend import LOG_FLOOR
+from asr.frontend import HANGOVER, HEARD, LOG_FLOOR, RISE
 from asr.ops import cpu
 from asr.state import pack
 
@@ -48,7 +48,7 @@ class _FrontEnd(Structure):
     _fields_ = [
         *fields(c_void_p, "taper", "mean", "std", "turns", "places", "filters", "bins"),
         *fields(c_int64, "window", "hop", "fft", "mels"),
-        ("floor", c_float),
+        *fields(c_float, "floor", "mean_frames", "hangover", "heard", "rise"),
     ]
 
 
@@ -239,4 +239,8 @@ def _front_end(frontend: LogMel, panels: Panels) -> _FrontEnd:
         fft,
         config.mels,
         LOG_FLOOR,
+        config.mean_frames,
+        HANGOVER,
+        HEARD,
+        RISE,
     )

@@ -93,7 +93,9 @@ def listen(path: str, bundle: Bundle, start: float, seconds: float) -> Inspectio
         shown = {name: part(gate, delay=delay) for name, gate in opened.items()}
         layers.append(Layer(type(block.mgu).__name__, shown, part(outputs, delay=delay)))
     frontend = model.frontend
-    log_mel = _joined(calls[frontend]).outputs * frontend.std + frontend.mean
+    heard = _joined(calls[frontend]).inputs
+    with torch.inference_mode():  # of the first two frames the samples before are missing; they are not shown
+        log_mel = frontend.log_mel(heard[None], frontend.initial_state(1))[0][0]
     bands = frontend.filters.argmax(0) * rate / frontend.fft
     return Inspection(
         start,

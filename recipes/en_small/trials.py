@@ -34,14 +34,14 @@ from asr.decoding.config import OF_PHONES
 from asr.encoder import EncoderConfig, EncoderState
 from asr.errors import UserError
 from asr.evaluation.results import write_text
-from asr.frontend import LOWEST_HZ
+from asr.frontend import LOWEST_HZ, LogMel
 from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.phones import UNKNOWN
 from asr.training.memory import keep_freed_memory
 from asr.training.schedule import Optimiser
 from benchmarks.common import markdown
 from recipes.cell_study.contenders import OUTPUTS, REFERENCE, fit
-from recipes.cell_study.corpus import FRONTEND, Corpus, load
+from recipes.cell_study.corpus import FRONTEND, Corpus, Speech, load
 from recipes.cell_study.train import Hearing, Task, frame_loss, judge, train
 
 AS_IT_IS = partial(Hearing, REFERENCE)
@@ -102,6 +102,22 @@ def _mel(hertz: Tensor) -> Tensor:
     return 2595 * (1 + hertz / 700).log10()
 
 
+def adapted(frames: int, corpus: Corpus) -> Corpus:
+    """Each utterance's features less their running mean, as the front-end's."""
+    frontend = LogMel(replace(FRONTEND, mean_frames=frames))
+    frontend.set_statistics(torch.from_numpy(corpus.mean), torch.from_numpy(corpus.std))
+
+    def less_mean(speech: Speech) -> Speech:
+        utterances = []
+        for features in np.split(speech.features, speech.starts[1:-1]):
+            normalised = torch.from_numpy(features).float().flatten(0, 1)[None]
+            found, _ = frontend.adapt(normalised, frontend.initial_state(1))
+            utterances.append(found[0].unflatten(0, features.shape[:2]).half().numpy())
+        return speech._replace(features=np.concatenate(utterances))
+
+    return corpus._replace(train=less_mean(corpus.train), dev=less_mean(corpus.dev))
+
+
 def smoothed(share: float, logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, 2), labels.flatten(), ignore_index=UNKNOWN, label_smoothing=share)
 
@@ -150,6 +166,7 @@ class Trial:
     views: int = 1
     seed: int = 1
     longer: int = 1  # times the steps
+    prepare: Callable[[Corpus], Corpus] = lambda corpus: corpus
 
 
 def shaped(lookahead: tuple[int, ...]) -> Callable[[], Hearing]:
@@ -172,6 +189,7 @@ TRIALS = {
         "lower blocks learn sooner", partial(EarlyHearing, REFERENCE), partial(early, 0.3)
     ),
     "vocal tracts 0.1": Trial("28 speakers are few", partial(ManyVoices, 0.1, REFERENCE)),
+    "running mean": Trial("voices and microphones differ", prepare=partial(adapted, 400)),
     "two views": Trial("what consistency is to be held against", views=2),
     "two views, consistent 0.5": Trial("CR-CTC's idea", loss=partial(consistent, 0.5), views=2),
     "twice as long": Trial("what only takes time", longer=2),
@@ -210,6 +228,7 @@ def with_teacher(corpus: Corpus, soft: Tensor) -> tuple[Corpus, Trial]:
 
 def attempt(trial: Trial, corpus: Corpus, steps: int) -> dict[str, Any]:
     steps *= trial.longer
+    corpus = trial.prepare(corpus)
     optimiser = Optimiser("muon", rate=6e-3, warmup=steps // 20, steps=steps)
     tokenizer = PhoneTokenizer(Lexicon({}))  # words are not asked for
     task = Task(corpus, tokenizer, None, optimiser, steps, OF_PHONES)

@@ -48,7 +48,7 @@ static Product product(int64_t columns, int64_t depth, int64_t packing, int kind
 }
 
 /* Of windows of `window` samples, any size; filters of random shape. */
-static FrontEnd front_end(int64_t window, int64_t hop, int64_t mels)
+static FrontEnd front_end(int64_t window, int64_t hop, int64_t mels, float mean_frames)
 {
     int64_t fft = 2;
     while (fft < window) fft *= 2;
@@ -67,7 +67,8 @@ static FrontEnd front_end(int64_t window, int64_t hop, int64_t mels)
         bins[2 * m] = m % (fft / 2);
         bins[2 * m + 1] = m % 3 ? fft / 2 + 1 : bins[2 * m];
     }
-    return (FrontEnd){fill(window), fill(mels), std, turns, places, filters, bins, window, hop, fft, mels, 1e-6f};
+    return (FrontEnd){fill(window), fill(mels), std, turns, places, filters, bins, window, hop, fft, mels, 1e-6f,
+                      mean_frames, 2, 1, 0.02f};
 }
 
 static int check(int64_t mels, int64_t width, int64_t hidden, int64_t kernel, int64_t ahead, int64_t B, int64_t steps,
@@ -85,8 +86,10 @@ static int check(int64_t mels, int64_t width, int64_t hidden, int64_t kernel, in
         if (hidden != width) blocks[i].projection = product(width, hidden, packing, kind);
     }
     const int64_t window = 11 + 7 * kernel, hop = 9; /* 25 .. 46 */
-    const int64_t state_size = window - hop + (kernel - 2) * (channels[0] + channels[1]) + ahead * width + 2 * hidden;
-    const Encoder encoder = {front_end(window, hop, mels), product(width, channels[2], packing, kind),
+    const float mean_frames = mels % 2 ? 20 : 0;
+    const int64_t front = window - hop + (mean_frames ? mels + 3 : 0);
+    const int64_t state_size = front + (kernel - 2) * (channels[0] + channels[1]) + ahead * width + 2 * hidden;
+    const Encoder encoder = {front_end(window, hop, mels, mean_frames), product(width, channels[2], packing, kind),
                              product(outputs * vocabulary, width, packing, kind), fill(width), convolutions, blocks,
                              2, 2, packing, B & 1, steps & 1, kernel - 2, width, hidden, vocabulary, state_size};
     float *audio = fill(B * 4 * steps * hop), *state = fill(B * state_size);

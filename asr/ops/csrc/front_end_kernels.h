@@ -53,9 +53,25 @@ static void NAME(power)(const FrontEnd *front, V (*z)[2], V *power)
     }
 }
 
+/* Less the running mean: a frame of features, and how loud it is. state: floor, since, frames, the mean. */
+static void NAME(adapt)(const FrontEnd *front, float loudness, float *restrict features, float *restrict state)
+{
+    const float rising = state[0] + front->rise, floor = loudness < rising ? loudness : rising;
+    const float later = state[1] < front->hangover + 1 ? state[1] + 1 : state[1];
+    const float since = loudness > floor + front->heard ? 0 : later, weight = since <= front->hangover;
+    const float more = state[2] + weight, frames = more < front->mean_frames ? more : front->mean_frames;
+    const float share = weight / frames;
+    float *mean = state + 3;
+    for (int64_t m = 0; m < front->mels; m++) {
+        mean[m] += share * (features[m] - mean[m]);
+        features[m] -= mean[m];
+    }
+    state[0] = floor, state[1] = since, state[2] = frames;
+}
+
 /* audio: of each stream `front->hop * length` samples, streams `stride` apart. features: `length` rows of each stream,
- * streams `feature_stride` apart. The state of a stream, the samples that its next frame needs, comes first in its row
- * of `state`. */
+ * streams `feature_stride` apart. The state of a stream, the samples that its next frame needs and that of the running
+ * mean, comes first in its row of `state`. */
 static void NAME(front_end)(const Encoder *encoder, const float *audio, int64_t stride, float *state, float *features,
                             int64_t feature_stride, int64_t streams, int64_t length, const Scratch *scratch)
 {
@@ -79,15 +95,21 @@ static void NAME(front_end)(const Encoder *encoder, const float *audio, int64_t 
         }
         NAME(fourier)(front, z, front->fft / 2);
         NAME(power)(front, z, power);
+        V loudness = {0};
         for (int64_t m = 0; m < front->mels; m++) {
             const float *filter = front->filters + m * (front->fft / 2 + 1);
             V sum = {0};
             for (int64_t k = front->bins[2 * m]; k < front->bins[2 * m + 1]; k++) sum += power[k] * filter[k];
-            const V feature = (NAME(log)(sum + front->floor) - front->mean[m]) / front->std[m];
+            const V log_mel = NAME(log)(sum + front->floor), feature = (log_mel - front->mean[m]) / front->std[m];
+            loudness += log_mel / (float)front->mels;
             for (int lane = 0; lane < count; lane++) {
                 const int64_t b = (first + lane) / length, t = (first + lane) % length;
                 features[b * feature_stride + t * front->mels + m] = feature[lane];
             }
+        }
+        for (int lane = 0; front->mean_frames && lane < count; lane++) {
+            const int64_t b = (first + lane) / length, t = (first + lane) % length;
+            NAME(adapt)(front, loudness[lane], features + b * feature_stride + t * front->mels, state + b * encoder->state + tail);
         }
     }
 }

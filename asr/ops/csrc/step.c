@@ -36,7 +36,8 @@ typedef struct {
     const float *filters;            /* (mels, fft / 2 + 1) */
     const int64_t *bins;             /* (mels, 2): of each filter the first that is not zero, and the one after the last */
     int64_t window, hop, fft, mels;
-    float floor; /* added to the power */
+    float floor;                                /* added to the power */
+    float mean_frames, hangover, heard, rise; /* of the running mean; 0: none */
 } FrontEnd;
 
 typedef struct {

@@ -297,7 +297,7 @@ static void NAME(encode)(const Encoder *encoder, const float *audio, int64_t aud
     const int64_t mels = encoder->front_end.mels;
     NAME(front_end)(encoder, audio, audio_stride, state, scratch->frames + context * mels, (context + length) * mels,
                     streams, length, scratch);
-    state += encoder->front_end.window - encoder->front_end.hop;
+    state += encoder->front_end.window - encoder->front_end.hop + (encoder->front_end.mean_frames ? mels + 3 : 0);
     for (int64_t i = 0; i < encoder->convolution_count; i++, length /= 2) {
         const Convolution *layer = encoder->convolutions + i;
         const int64_t inputs = layer->product.depth / (context + 2);
