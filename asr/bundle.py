@@ -39,24 +39,25 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model and how to decode it."""
+    """A model and how to decode it.
+
+    half: weights as float16 in its file, in half the space; they are computed with as float32.
+    """
 
     model: CtcModel
     tokenizer: Tokenizer | PhoneTokenizer
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     language_model: LanguageModel | None = None
+    half: bool = False
 
 
-def save_bundle(directory: str | Path, bundle: Bundle, half: bool = False) -> None:
-    """Write the files; each appears whole or not at all. One of another language model is removed.
-
-    half: weights as float16, in half the space; they are computed with as float32.
-    """
+def save_bundle(directory: str | Path, bundle: Bundle) -> None:
+    """Write the files; each appears whole or not at all. One of another language model is removed."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     model = bundle.model
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if half:
+    if bundle.half:
         weights = {name: tensor.half() for name, tensor in weights.items()}
     save_file(weights, directory / f"{WEIGHTS}.partial")
     (directory / f"{WEIGHTS}.partial").chmod(0o644)  # safetensors lets its owner alone read it
@@ -106,7 +107,8 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
         raise UserError(
             f"{directory / WEIGHTS}: does not hold the weights of {CONFIG} ({reason}); copy it again"
         ) from error
-    return Bundle(model.eval(), tokenizer, decoding, _load_language_model(directory))
+    half = any(tensor.dtype == torch.float16 for tensor in weights.values())
+    return Bundle(model.eval(), tokenizer, decoding, _load_language_model(directory), half)
 
 
 def _load_config(path: Path) -> ModelConfig:

@@ -6,6 +6,7 @@ The copy holds the settings of decoding and the language model too. Calibrate fi
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from asr.bundle import load_bundle, save_bundle
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.output.resolve() == find_model(args.model).resolve():
         raise UserError(f"{args.output}: is the model itself: give --output another directory")
-    save_bundle(args.output, load_bundle(args.model), half=True)
+    save_bundle(args.output, replace(load_bundle(args.model), half=True))
     size = sum(path.stat().st_size for path in args.output.iterdir() if path.is_file())
     print(f"{args.output}: {size / 1e6:.1f} MB")
     return 0

@@ -49,6 +49,16 @@ def test_a_config_that_does_not_say_how_many_outputs_has_one(bundle: Path, tmp_p
     assert load_bundle(tmp_path).model.config.outputs == 1
 
 
+def test_weights_of_float16_stay_so_when_something_else_is_saved(whole: Bundle, tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    large = weights.stat().st_size
+    save_bundle(tmp_path, replace(whole, half=True))
+    small = weights.read_bytes()
+    assert len(small) < 0.6 * large
+    save_bundle(tmp_path, replace(load_bundle(tmp_path), decoding=DecodingConfig(beam=2)))
+    assert weights.read_bytes() == small
+
+
 def test_others_may_read_all_of_it(whole: Bundle, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if not path.stat().st_mode & 0o044] == []
 
