@@ -163,9 +163,8 @@ def measure(module: CtcTraining, data: AsrData, count: int, device: torch.device
     frontend = module.model.frontend
     frontend.set_statistics(*measure_statistics(frontend, data.sample_audio(20)))
     if module.objective.denominator:
-        module._denominator = denominator_graph(data.training_tokens(), module.tokenizer.vocabulary).to(
-            device
-        )
+        said, order = data.training_tokens(), module.objective.order
+        module._denominator = denominator_graph(said, module.tokenizer.vocabulary, order).to(device)
     bench, clock = Bench(module, device, half), Clock(device)
     plan = data.batches(0)
     dataset = data.train_dataloader().dataset

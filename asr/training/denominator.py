@@ -20,8 +20,6 @@ from torch import Tensor
 from asr.ops import cpu
 from asr.text import BLANK
 
-ORDER = 3  # of the n-grams
-
 
 class DenominatorGraph(NamedTuple):
     """What can follow what. A state is a history: below V of the last token alone, 0 at the beginning; above
@@ -49,9 +47,7 @@ class DenominatorGraph(NamedTuple):
         return DenominatorGraph(*(tensor.to(device) for tensor in self))
 
 
-def denominator_graph(
-    sequences: Iterable[Sequence[int]], vocabulary: int, order: int = ORDER
-) -> DenominatorGraph:
+def denominator_graph(sequences: Iterable[Sequence[int]], vocabulary: int, order: int) -> DenominatorGraph:
     """Of n-grams of up to `order` (2 or more) tokens of the sequences.
 
     Smoothed by Witten and Bell (1991): each order with the one below it, the unigrams with the even

@@ -47,6 +47,7 @@ class Objective:
     cross-entropy of each frame with the phone that an aligner found there, for the utterances whose phones
     are timed; where a word begins is left to the model, which needs phones as tokens. smoothing: of these
     labels; alignments are off by a frame here and there. teachers: of the divergence from their posteriors.
+    No weight: order, of the denominator's n-grams.
     """
 
     ctc: float = 1.0
@@ -54,6 +55,7 @@ class Objective:
     frames: float = 0.0
     smoothing: float = 0.0
     teachers: float = 0.0
+    order: int = 2
 
 
 class Sums(NamedTuple):
@@ -109,6 +111,8 @@ class CtcTraining(LightningModule):
             raise UserError("model.objective: both weights are 0; give ctc or frames one")
         if objective.denominator and not objective.ctc:
             raise UserError("model.objective.denominator: is half of a loss; give model.objective.ctc too")
+        if objective.order < 2:
+            raise UserError(f"model.objective.order: {objective.order}; give 2 or more")
         if objective.frames and not isinstance(self.tokenizer, PhoneTokenizer):
             raise UserError("model.objective.frames: needs phones as tokens; model.tokenizer: give a lexicon")
         if bool(objective.teachers) != bool(teachers):
@@ -306,7 +310,9 @@ class CtcTraining(LightningModule):
             raise UserError("data.phones: name the CTM files that model.objective.frames needs")
         if self.objective.denominator:
             said = self.trainer.datamodule.training_tokens()  # type: ignore[attr-defined]
-            self._denominator = denominator_graph(said, self.tokenizer.vocabulary).to(self.device)
+            self._denominator = denominator_graph(said, self.tokenizer.vocabulary, self.objective.order).to(
+                self.device
+            )
         if not self.model.frontend.has_statistics:
             audio = self.trainer.datamodule.sample_audio(STATISTICS_UTTERANCES)  # type: ignore[attr-defined]
             self.model.frontend.set_statistics(*measure_statistics(self.model.frontend, audio))

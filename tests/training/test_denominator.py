@@ -77,7 +77,7 @@ def test_value_and_gradient_are_those_of_enumeration(order: int) -> None:
 def test_long_and_unlikely_sequences_do_not_underflow() -> None:
     log_probs = torch.full((1, 2000, 5), -12.0)
     log_probs[..., 3] = 0.0
-    value = log_denominator(log_probs, torch.tensor([2000]), denominator_graph([[1, 2, 1, 2]], 5))
+    value = log_denominator(log_probs, torch.tensor([2000]), denominator_graph([[1, 2, 1, 2]], 5, 3))
     assert torch.isfinite(value).all()
     assert -10 < value.item() < 0
 

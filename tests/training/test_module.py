@@ -256,7 +256,7 @@ def test_the_denominator_makes_the_reference_likelier_than_its_rivals(
     monkeypatch.setattr(hearing, "log", lambda *_, **__: None)
     hearing.objective = Objective(ctc=1.0, denominator=1.0)
     tokens = [hearing.tokenizer.encode("la mi"), hearing.tokenizer.encode("so")]
-    hearing._denominator = denominator_graph(tokens, hearing.tokenizer.vocabulary)
+    hearing._denominator = denominator_graph(tokens, hearing.tokenizer.vocabulary, 3)
     batch = batch._replace(
         tokens=torch.tensor([tokens[0], [*tokens[1], 0, 0]]), token_lengths=torch.tensor([4, 2])
     )
@@ -299,6 +299,8 @@ def test_what_a_layer_asks_for_is_paid_in_training_for_the_frames_of_the_audio(
 def test_a_denominator_alone_is_refused(lexicon: Path) -> None:
     with pytest.raises(UserError, match=r"objective\.denominator"):
         CtcTraining(lexicon, ENCODER, objective=Objective(ctc=0.0, frames=1.0, denominator=1.0))
+    with pytest.raises(UserError, match=r"objective\.order"):
+        CtcTraining(lexicon, ENCODER, objective=Objective(denominator=1.0, order=1))
 
 
 def test_an_objective_of_frames_needs_phones_as_tokens(corpus: Path) -> None:
