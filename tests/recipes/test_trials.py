@@ -14,7 +14,7 @@ from asr.bundle import save_bundle
 from asr.data.manifest import load_cuts
 from asr.decoding.config import OF_PHONES
 from asr.errors import UserError
-from asr.frontend import LogMel
+from asr.frontend import PRIOR, LogMel
 from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.phones import PHONES, UNKNOWN
 from asr.training.schedule import Optimiser
@@ -26,6 +26,7 @@ from recipes.en_small.trials import (
     TRIALS,
     EarlyHearing,
     ManyVoices,
+    adapted,
     consistent,
     early,
     main,
@@ -128,6 +129,16 @@ def test_frequencies_beyond_the_last_band_sound_like_it() -> None:
     lower, higher = scale_frequencies(features, torch.tensor([0.9, 1.1]))
     assert (lower[0, -4:] == FRONTEND.mels - 1).all()
     assert higher[0, -1] < FRONTEND.mels - 3 and higher[0, 0] == 0
+
+
+def test_each_utterance_is_less_its_own_running_mean(corpus: Corpus) -> None:
+    found = adapted(400, corpus).train.features.astype(np.float32)
+    second = (
+        corpus.train.features[30:55].astype(np.float32).reshape(-1, FRONTEND.mels)
+    )  # it stands still behind
+    mean = second.cumsum(0) / (PRIOR + np.arange(1, len(second) + 1))[:, None]
+    assert found.shape == corpus.train.features.shape
+    assert found[30:55].reshape(-1, FRONTEND.mels) == pytest.approx(second - mean, abs=0.01)
 
 
 def test_voices_are_many_while_training_alone() -> None:
