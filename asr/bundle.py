@@ -16,6 +16,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from asr import ops
 from asr.decoding.config import DecodingConfig
@@ -34,6 +35,8 @@ CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 TOKENIZER, LEXICON = "tokenizer.model", "lexicon.txt"  # one of them
 DECODING, LANGUAGE_MODEL, NEURAL_LM = "decoding.yaml", "lm.bin", "neural-lm.safetensors"
 
+_SCALES = ".scales"  # behind the name of a matrix of integers
+
 Config = TypeVar("Config")
 
 
@@ -41,14 +44,15 @@ Config = TypeVar("Config")
 class Bundle:
     """A model and how to decode it.
 
-    half: weights as float16 in its file, in half the space; they are computed with as float32.
+    compact: in its file matrices are 8-bit integers with a scale a row, and all else is float16: a quarter of
+    the space. They are computed with as any others.
     """
 
     model: CtcModel
     tokenizer: Tokenizer | PhoneTokenizer
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     language_model: LanguageModel | None = None
-    half: bool = False
+    compact: bool = False
 
 
 def save_bundle(directory: str | Path, bundle: Bundle) -> None:
@@ -57,8 +61,8 @@ def save_bundle(directory: str | Path, bundle: Bundle) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     model = bundle.model
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if bundle.half:
-        weights = {name: tensor.half() for name, tensor in weights.items()}
+    if bundle.compact:
+        weights = _compact(weights)
     save_file(weights, directory / f"{WEIGHTS}.partial")
     (directory / f"{WEIGHTS}.partial").chmod(0o644)  # safetensors lets its owner alone read it
     for name, values in ((CONFIG, asdict(model.config)), (DECODING, asdict(bundle.decoding))):
@@ -100,15 +104,42 @@ def load_bundle(directory: str | Path, backend: ops.Backend = "auto") -> Bundle:
     with torch.device("meta"):  # sizes without numbers, which would be drawn to be overwritten
         model = CtcModel(config, backend)
     try:
-        weights = load_file(directory / WEIGHTS)
-        model.load_state_dict({name: weights[name].float().clone() for name in weights}, assign=True)
+        saved = load_file(directory / WEIGHTS)
+        model.load_state_dict(_expanded(saved), assign=True)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{directory / WEIGHTS}: does not hold the weights of {CONFIG} ({reason}); copy it again"
         ) from error
-    half = any(tensor.dtype == torch.float16 for tensor in weights.values())
-    return Bundle(model.eval(), tokenizer, decoding, _load_language_model(directory), half)
+    compact = any(tensor.dtype == torch.int8 for tensor in saved.values())
+    return Bundle(model.eval(), tokenizer, decoding, _load_language_model(directory), compact)
+
+
+def _compact(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scales are float16, so that what is loaded and saved again stays as it is, to the bit, and that
+    `asr.packed` computes in int8 with these very integers."""
+    saved = {}
+    for name, tensor in weights.items():
+        if tensor.dim() < 2:
+            saved[name] = tensor.half()
+            continue
+        rows = tensor.flatten(1)
+        scales = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float16).tiny).half()
+        saved[name] = (rows / scales.float()[:, None]).round().to(torch.int8).view_as(tensor)
+        saved[name + _SCALES] = scales
+    return saved
+
+
+def _expanded(saved: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All as float32, whatever they are in the file."""
+    weights = {}
+    for name in saved:
+        if name.endswith(_SCALES):
+            continue
+        weights[name] = saved[name].float().clone()  # the file may go
+        if name + _SCALES in saved:
+            weights[name].flatten(1).mul_(saved[name + _SCALES].float()[:, None])
+    return weights
 
 
 def _load_config(path: Path) -> ModelConfig:

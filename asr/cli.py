@@ -23,7 +23,7 @@ COMMANDS = {
     "align": ("asr.align.command", "times of the words of a known text: CTM, TextGrid, JSON, SRT"),
     "calibrate": ("asr.calibrate.command", "fit a bundle's decoding settings on development data"),
     "transcribe": ("asr.transcribe", "transcribe files or standard input, chunk by chunk"),
-    "pack": ("asr.pack", "write a bundle in half the space, to give away"),
+    "pack": ("asr.pack", "write a bundle in a quarter of the space, to give away"),
     "bench": ("asr.bench", "how fast it is: recurrence, step, end-to-end, decoding, streams, training, gpu"),
     "inspect": ("asr.inspect.command", "a picture of what a model does with a recording"),
     "mic": ("asr.mic", "transcribe a microphone while you speak"),

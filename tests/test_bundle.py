@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from asr.bundle import Bundle, load_bundle, open_language_model, save_bundle
 from asr.decoding.config import DecodingConfig
@@ -49,14 +50,35 @@ def test_a_config_that_does_not_say_how_many_outputs_has_one(bundle: Path, tmp_p
     assert load_bundle(tmp_path).model.config.outputs == 1
 
 
-def test_weights_of_float16_stay_so_when_something_else_is_saved(whole: Bundle, tmp_path: Path) -> None:
-    weights = tmp_path / "model.safetensors"
-    large = weights.stat().st_size
-    save_bundle(tmp_path, replace(whole, half=True))
-    small = weights.read_bytes()
-    assert len(small) < 0.6 * large
+def test_a_compact_bundle_has_each_row_of_weights_to_half_a_step_of_254(
+    whole: Bundle, tmp_path: Path
+) -> None:
+    dead = whole.model.encoder.blocks[0].lookahead.weight
+    torch.nn.init.zeros_(dead)
+    save_bundle(tmp_path, replace(whole, compact=True))
+    found = load_bundle(tmp_path).model.state_dict()
+    for name, tensor in whole.model.state_dict().items():
+        if tensor.dim() > 1:
+            rows, largest = tensor.flatten(1), tensor.flatten(1).abs().amax(1, keepdim=True)
+            assert ((found[name].flatten(1) - rows).abs() <= largest / 254 * 1.1).all(), name
+        else:
+            torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=1e-3)
+
+
+def test_a_compact_bundle_stays_as_it_is_when_something_else_is_saved(whole: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path, replace(whole, compact=True))
+    small = (tmp_path / "model.safetensors").read_bytes()
     save_bundle(tmp_path, replace(load_bundle(tmp_path), decoding=DecodingConfig(beam=2)))
-    assert weights.read_bytes() == small
+    assert (tmp_path / "model.safetensors").read_bytes() == small
+
+
+def test_weights_of_float16_can_be_read(whole: Bundle, tmp_path: Path) -> None:
+    halves = {name: tensor.half() for name, tensor in whole.model.state_dict().items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    loaded = load_bundle(tmp_path)
+    assert all(
+        torch.equal(loaded.model.state_dict()[name], tensor.float()) for name, tensor in halves.items()
+    )
 
 
 def test_others_may_read_all_of_it(whole: Bundle, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,11 @@ def train(texts: Sequence[Path], ngrams: LanguageModel, output: Path, args: argp
     tokens = len(corpus.ids)
     known = 1 - int((corpus.ids == UNKNOWN).sum()) / tokens
     start = NeuralModel.load(args.init_from) if args.init_from else None
-    sizes = Sizes(**{field.name: getattr(args, field.name) for field in fields(Sizes)})
-    if start:
-        sizes = Sizes(start.embeddings.shape[1], *start.layers["weight_out"].shape)
+    sizes = Sizes(start.embeddings.shape[1], *start.layers["weight_out"].shape) if start else Sizes()
+    asked = {field.name: getattr(args, field.name) for field in fields(Sizes)}
+    sizes = replace(sizes, **{name: size for name, size in asked.items() if size})
     module = NeuralLmTraining(
-        corpus, sizes, args.rate, args.epochs, args.batch, args.joined, args.seed, start
+        corpus, sizes, args.rate, args.epochs, args.batch, args.joined, args.dropout, args.seed, start
     )
     steps = module.steps
     print(
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         "--init-from",
         type=Path,
         metavar="FILE",
-        help="a neural-lm.safetensors to go on from; its sizes hold",
+        help="a neural-lm.safetensors to go on from; its sizes hold where no larger ones are given",
     )
     whole = at_least(1, int)
     parser.add_argument(
@@ -122,10 +122,15 @@ def main(argv: list[str] | None = None) -> int:
         help="of lines that go on in the next one, as speech does (%(default)s)",
     )
     parser.add_argument("--rate", type=at_least(0, float), default=1e-2, help="Muon's highest (%(default)s)")
+    parser.add_argument(
+        "--dropout",
+        type=at_least(0, float),
+        default=0.0,
+        metavar="SHARE",
+        help="against learning the text by heart (%(default)s)",
+    )
     for field in fields(Sizes):
-        parser.add_argument(
-            f"--{field.name}", type=whole, default=field.default, metavar="N", help="(%(default)s)"
-        )
+        parser.add_argument(f"--{field.name}", type=whole, metavar="N", help=f"({field.default})")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     make_room(args.output)

@@ -16,6 +16,7 @@ from torch.nn.functional import embedding, rms_norm, silu
 
 from asr.decoding.language_model import SPECIAL
 from asr.decoding.neural_model import NeuralModel
+from asr.errors import UserError
 from asr.mgu import MGU
 
 EPSILON = 1e-6  # of csrc/neural.cc
@@ -26,13 +27,16 @@ _ROWS = 256  # of the batch at a time: scores of that many fit the cache
 class Network(nn.Module):
     """Words -> vectors; the next word's score is their product with its row of `outputs`, and its bias."""
 
-    def __init__(self, vocabulary: int, embedding: int, hidden: int, projection: int) -> None:
+    def __init__(
+        self, vocabulary: int, embedding: int, hidden: int, projection: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.embeddings = nn.Embedding(vocabulary, embedding)
         self.cell = MGU(embedding, hidden)
         self.mix, self.out = nn.Linear(hidden, hidden), nn.Linear(hidden, projection)
         self.outputs = nn.Parameter(torch.empty(vocabulary, projection))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
+        self.dropout = nn.Dropout(dropout)  # of what the cell reads, and of what the vectors are made of
         nn.init.normal_(self.embeddings.weight, std=0.1)
         nn.init.normal_(self.outputs, std=0.05)
         with torch.no_grad():
@@ -40,26 +44,37 @@ class Network(nn.Module):
 
     def forward(self, before: Tensor) -> Tensor:
         """(B, T) ids of sentences from their beginning -> (B, T, D)."""
-        hidden, _ = self.cell(self.embeddings(before), self.cell.initial_state(len(before)))
+        read = self.dropout(self.embeddings(before))
+        hidden, _ = self.cell(read, self.cell.initial_state(len(before)))
         hidden = hidden + silu(self.mix(_normalised(hidden)))
-        vectors: Tensor = self.out(_normalised(hidden))
+        vectors: Tensor = self.out(self.dropout(_normalised(hidden)))
         return vectors
 
     def start_from(self, start: NeuralModel, words: tuple[str, ...]) -> None:
-        """Its numbers; of the rows those of the words that it knows."""
+        """Its numbers; of the rows those of the words that it knows.
+
+        It may be narrower in anything: what it lacks are copies of its units, which share what those gave
+        (Net2Net, arXiv 1511.05641). Vectors stay as they were, but for what copies do to the mean square.
+        """
         known = {word: row for row, word in enumerate((*SPECIAL, *start.words))}
         pairs = [(row, known[word]) for row, word in enumerate((*SPECIAL, *words)) if word in known]
         ours, theirs = torch.tensor(pairs).T
-        tables = (
-            (self.embeddings.weight, start.embeddings),
-            (self.outputs, start.outputs),
-            (self.bias, start.bias),
-        )
+        tables = [torch.from_numpy(table)[theirs] for table in (start.embeddings, start.outputs, start.bias)]
+        layers = {name: torch.from_numpy(layer) for name, layer in start.layers.items()}
+        embedding = _copies(start.embeddings.shape[1], self.embeddings.embedding_dim)
+        hidden = _copies(len(layers["weight_hh"]), self.cell.hidden)
+        gates = torch.cat([hidden, hidden + len(layers["weight_hh"])])
+        vector = _copies(start.outputs.shape[1], self.outputs.shape[1])
+        reads = {"ih": embedding, "hh": hidden, "mix": hidden, "out": hidden}
+        makes = {"ih": gates, "hh": gates, "hn": hidden, "mix": hidden, "out": vector}
         with torch.no_grad():
-            for table, rows in tables:
-                table[ours] = torch.from_numpy(rows)[theirs]
+            self.embeddings.weight[ours] = tables[0][:, embedding]
+            self.outputs[ours] = _shared(tables[1].T, vector).T
+            self.bias[ours] = tables[2]
             for name, layer in self._layers().items():
-                layer.copy_(torch.from_numpy(start.layers[name]))
+                kind, place = name.split("_")
+                made = layers[name][..., makes[place]]
+                layer.copy_(made if kind == "bias" else _shared(made, reads[place]))
 
     def export(self, words: tuple[str, ...], share: float) -> NeuralModel:
         def numbers(tensor: Tensor) -> NDArray[np.float32]:
@@ -83,6 +98,22 @@ class Network(nn.Module):
             "weight_out": self.out.weight.T,
             "bias_out": self.out.bias,
         }
+
+
+def _copies(old: int, new: int) -> Tensor:
+    """(new,): which of the old units each is a copy of; the first ones are themselves."""
+    if new < old:
+        raise UserError(f"{new} units are fewer than the {old} of the model to go on from")
+    more = [torch.randperm(old) for _ in range(math.ceil(new / old) - 1)]
+    return torch.cat([torch.arange(old), *more])[:new]
+
+
+def _shared(matrix: Tensor, copies: Tensor) -> Tensor:
+    """(inputs, outputs) -> (copies, outputs): each input's row is divided among its copies at random, so that
+    they do not learn the same."""
+    parts = torch.rand(len(copies), matrix.size(1)) + 0.1
+    sums = torch.zeros_like(matrix).index_add_(0, copies, parts)
+    return matrix[copies] * parts / sums[copies]
 
 
 def _normalised(hidden: Tensor) -> Tensor:

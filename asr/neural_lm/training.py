@@ -40,7 +40,7 @@ class Sizes:
 
 class NeuralLmTraining(LightningModule):
     """rate: Muon's. epochs: over the text; batch: words a step; joined: as in `Epoch`. start: what it goes on
-    from, of the same sizes."""
+    from, no wider than sizes."""
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class NeuralLmTraining(LightningModule):
         epochs: float,
         batch: int,
         joined: float,
+        dropout: float,
         seed: int,
         start: NeuralModel | None = None,
     ) -> None:
@@ -58,7 +59,7 @@ class NeuralLmTraining(LightningModule):
         self.steps = max(1, int(epochs * len(Epoch(corpus, batch, joined, seed))))
         self.optimiser = Optimiser(rate=rate, warmup=200, floor=0.02)
         counts = corpus.counts()
-        self.network = Network(len(counts), sizes.embedding, sizes.hidden, sizes.projection)
+        self.network = Network(len(counts), sizes.embedding, sizes.hidden, sizes.projection, dropout)
         with torch.no_grad():
             self.network.bias.copy_((counts.clamp(min=1) / counts.sum()).log())
         if start is not None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr.errors import UserError
 from asr.neural_lm.network import Candidates, Network, sampled_loss
 
 PENALTY = 0.3
@@ -53,3 +55,39 @@ def test_vectors_depend_on_all_words_before_and_their_order_and_on_none_behind()
     vectors = network(said)
     assert torch.pdist(vectors[:3, 3]).min() > 1e-3
     torch.testing.assert_close(vectors[0, :4], vectors[3, :4])
+
+
+def scores(network: Network, said: torch.Tensor) -> torch.Tensor:
+    return network(said) @ network.outputs.T + network.bias
+
+
+def test_a_wider_one_begins_where_it_comes_from_and_its_copies_learn_apart() -> None:
+    narrow = small(20)
+    for bias in (narrow.mix.bias, narrow.out.bias, narrow.cell.bias, narrow.cell.bias_hn):
+        torch.nn.init.normal_(bias)
+    words = tuple(f"word{row}" for row in range(3, 20))
+    wide = Network(20, embedding=7, hidden=16, projection=6)
+    wide.start_from(narrow.export(words, 1.0), words)
+    said = torch.randint(20, (6, 9))
+    torch.testing.assert_close(scores(wide, said), scores(narrow, said))
+    scores(wide, said).square().mean().backward()
+    for gradient, old in ((wide.cell.weight_hh.grad, 8), (wide.out.weight.grad, 5)):
+        assert gradient is not None
+        rows = gradient.chunk(2)[0] if old == 8 else gradient  # of the gate f
+        assert torch.cdist(rows[old:], rows[:old]).min() > 1e-6
+
+
+@pytest.mark.parametrize("sizes", [(2, 8, 5), (3, 7, 5), (3, 8, 4)])
+def test_a_narrower_one_cannot_begin_there(sizes: tuple[int, int, int]) -> None:
+    words = tuple(f"word{row}" for row in range(3, 20))
+    with pytest.raises(UserError, match=r"fewer than the \d of the model to go on from"):
+        Network(20, *sizes).start_from(small(20).export(words, 1.0), words)
+
+
+def test_dropout_is_of_training_alone() -> None:
+    network = Network(20, 3, 8, 5, dropout=0.5)
+    torch.nn.init.normal_(network.embeddings.weight)
+    said = torch.randint(20, (6, 9))
+    assert not torch.equal(network(said), network(said))
+    network.eval()
+    assert torch.equal(network(said), network(said))
