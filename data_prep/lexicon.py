@@ -1,7 +1,8 @@
 """How the words of texts and transcripts are pronounced: CMUdict, and espeak-ng for what it lacks.
 
     pip install pocketsphinx espeakng-loader
-    python -m data_prep.lexicon --text books.txt.xz --cuts data/train.jsonl.gz --output exp/lexicon.txt
+    python -m data_prep.lexicon --text books.txt.xz --cuts data/train.jsonl.gz --whole-dictionary \\
+        --output exp/lexicon.txt
     python -m data_prep.lexicon --known asr/models/en-small/lexicon.txt --cuts data/mine/train.jsonl.gz \\
         --output exp/mine/lexicon.txt
 
@@ -25,6 +26,7 @@ from asr.lexicon import Lexicon
 from asr.lm import sentences
 from asr.phones import names
 from asr.pronounce import Espeak, UnknownSound, arpabet
+from asr.text import normalise
 from data_prep.common import progress, warn
 
 DESCRIPTION = "Write a lexicon of the words of texts and of the transcripts of manifests."
@@ -65,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         "--cuts", type=Path, nargs="+", default=[], metavar="MANIFEST", help="all words of their transcripts"
     )
     parser.add_argument("--known", type=Path, metavar="LEXICON", help="to add to what this one has")
+    parser.add_argument(
+        "--whole-dictionary", action="store_true", help="also the words of CMUdict that occur in none of them"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="LEXICON")
     parser.add_argument(
         "--least",
@@ -77,8 +82,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give --text FILE or --cuts MANIFEST")
     known = Lexicon.load(args.known).ways if args.known else {}
     counts, said = counted(args.text), transcribed(args.cuts)
-    missing = sorted((counts.keys() | said) - known.keys())
-    dictionary = cmudict() if missing else {}
+    wanted = counts.keys() | said
+    dictionary = cmudict() if args.whole_dictionary or wanted - known.keys() else {}
+    if args.whole_dictionary:  # not its spellings with dots or hyphens, which transcripts cannot have
+        wanted |= {word for word in dictionary if normalise(word) == word}
+    missing = sorted(wanted - known.keys())
     espeak: Espeak | None = None
     lines = [f"{word} {names(way)}\n" for word, ways in known.items() for way in ways]
     guessed, unknown = 0, 0

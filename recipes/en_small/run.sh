@@ -35,7 +35,8 @@ dev=$data/dev-clean.jsonl.gz
 if [ ! -f $exp/lexicon.txt ]; then
     xz -dc "$corpora/lm/train-clean-100.transcripts.tsv.xz" | tail -n +2 | cut -f 3 >$data/transcripts.txt
     cp "$corpora/lm/books.txt.xz" $data/books.txt.xz
-    python -m data_prep.lexicon --text $data/transcripts.txt $data/books.txt.xz --cuts $speech --output $exp/lexicon.txt
+    python -m data_prep.lexicon --text $data/transcripts.txt $data/books.txt.xz --cuts $speech --whole-dictionary \
+        --output $exp/lexicon.txt
 fi
 
 # 3. When the phones were said, by PocketSphinx: a minute of one core for half an hour of speech
@@ -69,7 +70,8 @@ if [ -n "$only" ]; then
 fi
 
 # 7. Language models, of n-grams and neural, and the settings of decoding
-[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --prune 1 0 0 0 --prune-entropy 1.1e-7 \
+cut -d ' ' -f 1 $exp/lexicon.txt | uniq >$exp/words.txt
+[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --vocabulary $exp/words.txt --prune-entropy 1.4e-7 \
     --output $exp/lm.bin
 [ -f $exp/dev.txt ] || python -m data_prep.texts $dev >$exp/dev.txt
 [ -f $exp/neural-lm.safetensors ] || asr neural-lm $data/transcripts.txt $data/books.txt.xz --lm $exp/lm.bin \

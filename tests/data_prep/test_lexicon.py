@@ -71,6 +71,15 @@ def test_a_rare_word_of_a_text_is_left_to_cmudict(tmp_path: Path) -> None:
     assert "baggins B AE G IH N Z\n" in made(tmp_path, "--text", words, "--least", 1)
 
 
+def test_the_whole_dictionary_has_what_nobody_wrote_but_for_spellings_that_no_transcript_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cmudict"
+    path.write_text(f"a.m. EY EH M\nable-bodied EY B AH L B AA D IY D\nemail IY M EY L\n{DICTIONARY}")
+    found = made(tmp_path, "--text", text(tmp_path, "a cat"), "--whole-dictionary")
+    assert found == "a AH\na EY\ncat K AE T\nemail IY M EY L\nthe DH AH\nthe DH IY\n"
+
+
 def test_every_word_of_a_transcript_is_pronounced(tmp_path: Path, manifest: Callable[[str], Path]) -> None:
     words = text(tmp_path, "a cat")
     assert made(tmp_path, "--text", words, "--cuts", manifest("bilbo baggins")) == (
