@@ -70,6 +70,19 @@ def test_a_bundle_is_not_packed_over_itself(bundle: Path) -> None:
         dispatch(["pack", "--model", str(bundle), "--output", str(bundle)])
 
 
+def test_the_shipped_model_can_write_words_that_its_text_lacks() -> None:
+    """Books of the 19th century are no reason that nobody can dictate a letter about their laptop."""
+    shipped = load_bundle("en-small")
+    for word in ("email", "laptop", "online", "facebook", "fillmore"):
+        assert shipped.tokenizer.lexicon is not None and word in shipped.tokenizer.lexicon
+        assert shipped.language_model is not None and shipped.language_model.knows(word)
+
+
+def test_the_shipped_models_fit_their_place() -> None:
+    sizes = [path.stat().st_size for path in find_model("en-small").iterdir()]
+    assert sum(sizes) <= 40e6  # the wheel's
+
+
 def test_words_of_the_shipped_model_are_where_another_aligner_finds_them() -> None:
     """Its offsets are of its weights: those of an earlier model put starts 87 ms off."""
     pytest.importorskip("pocketsphinx")

@@ -71,7 +71,7 @@ fi
 
 # 7. Language models, of n-grams and neural, and the settings of decoding
 cut -d ' ' -f 1 $exp/lexicon.txt | uniq >$exp/words.txt
-[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --vocabulary $exp/words.txt --prune-entropy 1.4e-7 \
+[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --vocabulary $exp/words.txt --prune-entropy 1.1e-7 \
     --output $exp/lm.bin
 [ -f $exp/dev.txt ] || python -m data_prep.texts $dev >$exp/dev.txt
 [ -f $exp/neural-lm.safetensors ] || asr neural-lm $data/transcripts.txt $data/books.txt.xz --lm $exp/lm.bin \
