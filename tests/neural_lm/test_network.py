@@ -71,10 +71,9 @@ def test_a_wider_one_begins_where_it_comes_from_and_its_copies_learn_apart() -> 
     said = torch.randint(20, (6, 9))
     torch.testing.assert_close(scores(wide, said), scores(narrow, said))
     scores(wide, said).square().mean().backward()
-    for gradient, old in ((wide.cell.weight_hh.grad, 8), (wide.out.weight.grad, 5)):
-        assert gradient is not None
-        rows = gradient.chunk(2)[0] if old == 8 else gradient  # of the gate f
-        assert torch.cdist(rows[old:], rows[:old]).min() > 1e-6
+    for layer, old in ((wide.mix.weight, 8), (wide.out.weight, 5)):
+        assert layer.grad is not None
+        assert torch.cdist(layer.grad[old:], layer.grad[:old]).min() > 1e-6
 
 
 @pytest.mark.parametrize("sizes", [(2, 8, 5), (3, 7, 5), (3, 8, 4)])
