@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -156,6 +157,25 @@ def read_words(path: Path, verbatim: bool = False) -> tuple[str, ...]:
     return tuple(words)
 
 
+def read_frequencies(path: Path, verbatim: bool = False) -> tuple[tuple[str, float], ...]:
+    """How often words are in other text: lines of a word and a number, words normalised as the text is."""
+    found = []
+    for number, line in enumerate(sentences(path, verbatim=True), 1):
+        word, _, times = line.decode().removeprefix("\ufeff").rpartition(" ")
+        try:
+            often = float(times)
+        except ValueError:
+            often = math.nan
+        if not word or not 0 <= often < math.inf:
+            raise UserError(
+                f"{path}, line {number}: a line is a word and how often it is there, as: video 365"
+            )
+        found.append((word if verbatim else normalise(word), often))
+    if not found:
+        raise UserError(f"{path}: no word in it")
+    return tuple((word, often) for word, often in found if word and " " not in word)
+
+
 def memory_size(text: str) -> int:
     """Bytes, as 500M or 2G."""
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
@@ -204,6 +224,13 @@ def main(argv: list[str] | None = None) -> int:
         help="the N most frequent words, or those of a file; others are <unk>",
     )
     parser.add_argument(
+        "--frequencies",
+        type=Path,
+        metavar="FILE",
+        help="how often words are in other text, a word and a number a line: 0.15 of how likely they are by"
+        " themselves, for words that the text lacks or hardly has",
+    )
+    parser.add_argument(
         "--bits",
         type=number_of_bits,
         default=8,
@@ -237,7 +264,10 @@ def main(argv: list[str] | None = None) -> int:
             if vocabulary.isdecimal()
             else (0, read_words(Path(vocabulary), args.verbatim))
         )
-        estimation = Estimation(args.order, tuple(args.prune), args.prune_entropy, most, only, args.memory)
+        elsewhere = read_frequencies(args.frequencies, args.verbatim) if args.frequencies else ()
+        estimation = Estimation(
+            args.order, tuple(args.prune), args.prune_entropy, most, only, elsewhere, args.memory
+        )
         estimate(args.text, estimation, args.output, args.arpa, args.bits, args.verbatim)
         if not args.perplexity:
             return 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from asr.cli import dispatch
 from asr.decoding.language_model import LanguageModel
 from asr.errors import UserError
-from asr.lm import _sentence
+from asr.lm import _sentence, main
 from asr.text import normalise
 from tests.decoding.conftest import ARPA, TEXT, estimate_text
 from tests.decoding.kneser_ney import KneserNey
@@ -149,6 +149,33 @@ def test_a_vocabulary_of_a_file_has_also_words_that_the_text_has_not(tmp_path: P
     arguments = ["--vocabulary", str(tmp_path / "words.txt"), "--arpa", str(tmp_path / "model.arpa")]
     assert dispatch(["lm", str(tmp_path / "text.txt"), *arguments]) == 0
     assert words_of(tmp_path / "model.arpa") == ["<unk>", "<s>", "</s>", "cat", "horse", "the"]
+
+
+def test_words_are_likely_by_themselves_as_they_are_elsewhere_for_a_share(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(TEXT))
+    (tmp_path / "words.txt").write_text("the cat horse zebra video\n")
+    (tmp_path / "elsewhere.txt").write_text("Horse 30\nvideo 10\ntelephone 1000\n")
+    given = ["lm", str(tmp_path / "text.txt"), "--vocabulary", str(tmp_path / "words.txt"), "--order", "1"]
+    even, uneven = tmp_path / "even.bin", tmp_path / "uneven.bin"
+    assert dispatch([*given, "--bits", "32", "--output", str(even)]) == 0
+    listed = ["--frequencies", str(tmp_path / "elsewhere.txt")]
+    assert dispatch([*given, "--bits", "32", *listed, "--output", str(uneven)]) == 0
+
+    def unseen(path: Path) -> tuple[float, ...]:
+        model = LanguageModel.open(path)
+        return tuple(math.exp(model.scores(word)[0]) for word in ("horse", "video", "zebra"))
+
+    (before, *_), after = unseen(even), unseen(uneven)
+    assert after == pytest.approx([0.85 * before + 0.15 * share for share in (0.75, 0.25, 0)], rel=1e-5)
+
+
+@pytest.mark.parametrize("line", ["video", "video many", "video -1", " 5", "video nan"])
+def test_frequencies_that_are_none_are_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(TEXT))
+    (tmp_path / "elsewhere.txt").write_text(f"horse 30\n{line}\n")
+    listed = ["--frequencies", str(tmp_path / "elsewhere.txt")]
+    with pytest.raises(UserError, match="line 2: a line is a word and how often it is there"):
+        main([str(tmp_path / "text.txt"), *listed, "--output", str(tmp_path / "model.bin")])
 
 
 @pytest.mark.parametrize("text", ["a", "a\n", "a a a a", "\n\na\n\n", "b " * 500])

@@ -7,7 +7,7 @@ import lzma
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from ctypes import c_uint64, string_at
+from ctypes import c_double, c_uint64, string_at
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Estimation:
     prune_entropy: float = 0.0  # n-grams whose loss raises the perplexity by a smaller share are dropped
     vocabulary: int = 0  # most frequent words; 0: all
     words: tuple[str, ...] = ()  # the only ones, where there are any
+    elsewhere: tuple[tuple[str, float], ...] = ()  # words, and how often each is in other text
     memory: int = 2**30  # bytes to sort in
 
     def __post_init__(self) -> None:
@@ -69,7 +70,10 @@ class Estimator:
         order, thresholds = self._estimation.order, self._estimation.thresholds
         words = "\n".join(self._estimation.words).encode()
         choices = (self._estimation.prune_entropy, self._estimation.vocabulary, words, len(words))
-        return self._call(library().asr_lm_estimator_run, (c_uint64 * order)(*thresholds), order, *choices)
+        listed = "\n".join(word for word, _ in self._estimation.elsewhere).encode()
+        often = [times for _, times in self._estimation.elsewhere]
+        counts, times = (c_uint64 * order)(*thresholds), (c_double * len(often))(*often)
+        return self._call(library().asr_lm_estimator_run, counts, order, *choices, listed, len(listed), times)
 
     def counts(self) -> tuple[int, ...]:
         """N-grams of each order that are in the model."""

@@ -333,7 +333,10 @@ def library() -> ctypes.CDLL:
         "estimator": (pointer, [integer, number, text, PROGRESS, text]),
         "estimator_close": (None, [pointer]),
         "estimator_feed": (long, [pointer, text, size, text]),
-        "estimator_run": (long, [pointer, ctypes.POINTER(number), integer, real, number, text, size, text]),
+        "estimator_run": (
+            long,
+            [pointer, ctypes.POINTER(number), integer, real, number, *[text, size] * 2, pointer, text],
+        ),
         "estimator_count": (number, [pointer, integer]),
         "estimator_fell_back": (integer, [pointer, integer]),
         "estimator_arpa": (integer, [pointer, WRITE, text]),

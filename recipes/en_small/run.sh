@@ -7,8 +7,9 @@
 # they are carried to another machine. ONLY=train-clean-5 makes a model of that corpus alone, to compare: nothing goes into the
 # package, whose language models and settings of decoding it takes.
 #
-# It needs PocketSphinx for the lexicon and the first alignment: pip install pocketsphinx. Each stage skips what is
-# there, and training goes on where it was stopped. On two CPU cores the two trainings take about six hours: 13,000 steps.
+# It needs PocketSphinx for the lexicon and the first alignment, and from SymSpell how frequent words are outside of books:
+# pip install pocketsphinx symspellpy. Each stage skips what is there, and training goes on where it was stopped. On two
+# CPU cores the two trainings take about six hours: 13,000 steps.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 corpora=${1:?a directory of corpora; see recipes/en_small/README.md}
@@ -71,8 +72,12 @@ fi
 
 # 7. Language models, of n-grams and neural, and the settings of decoding
 cut -d ' ' -f 1 $exp/lexicon.txt | uniq >$exp/words.txt
-[ -f $exp/lm.bin ] || asr lm $data/transcripts.txt $data/books.txt.xz --vocabulary $exp/words.txt --prune-entropy 1.1e-7 \
-    --output $exp/lm.bin
+if [ ! -f $exp/lm.bin ]; then
+    python -m data_prep.texts $data/train-{commonvoice1,speechocean762,vctk-p239,ljspeech-part}.jsonl.gz >$exp/said.txt
+    symspell=$(python -c 'from importlib.resources import files; print(files("symspellpy"))')
+    asr lm $data/transcripts.txt $data/books.txt.xz $exp/said.txt --vocabulary $exp/words.txt \
+        --frequencies "$symspell/frequency_dictionary_en_82_765.txt" --prune-entropy 1.1e-7 --output $exp/lm.bin
+fi
 [ -f $exp/dev.txt ] || python -m data_prep.texts $dev >$exp/dev.txt
 [ -f $exp/neural-lm.safetensors ] || asr neural-lm $data/transcripts.txt $data/books.txt.xz --lm $exp/lm.bin \
     --dev $exp/dev.txt --epochs 1.75 --rate 3e-3 --output $exp/neural-lm.safetensors

@@ -14,6 +14,7 @@ constexpr uint64_t kStep = 1 << 18;          // rows between two words on the pr
 constexpr float kBeginProbability = -99;     // log10 of <s>, which is never predicted
 constexpr double kLn10 = 2.302585092994045684;
 constexpr std::array<double, 4> kFallback = {0, 0.5, 1, 1.5};  // discounts of texts that are too small: lmplz's
+constexpr double kElsewhere = 0.15;  // of the unigrams, that they are as in other text
 
 enum CountRow { kRaw, kAdjusted, kCountPayload };                     // of counts_
 enum EstimateRow { kValue, kLower, kKept, kEstimatePayload };         // of estimates_
@@ -73,14 +74,15 @@ void Estimator::feed(const char* text, size_t size) {
   }
 }
 
-void Estimator::estimate(const Pruning& pruning, uint64_t most, const std::vector<std::string>& only) {
+void Estimator::estimate(const Pruning& pruning, uint64_t most, const std::vector<std::string>& only,
+                         const Counts& elsewhere) {
   choose_vocabulary(pruning.counts[0], most, only);
   count_ngrams();
   set_discounts();
   estimates_.resize(order_ + 1);
   histories_.resize(order_ + 1);
   phase_ = "estimating";
-  estimate_unigrams();
+  estimate_unigrams(elsewhere);
   for (int k = 2; k <= order_; k++) estimate_order(k, pruning, nullptr);
   if (pruning.entropy > 0 && order_ > 1) {
     Files kept(order_ + 1);
@@ -89,7 +91,7 @@ void Estimator::estimate(const Pruning& pruning, uint64_t most, const std::vecto
     phase_ = "estimating again";
     adjust(kept);
     set_discounts();
-    estimate_unigrams();
+    estimate_unigrams(elsewhere);
     for (int k = 2; k <= order_; k++) estimate_order(k, pruning, kept[k].get());
   }
   counts_.clear();
@@ -269,16 +271,24 @@ void Estimator::set_discounts() {
   }
 }
 
-void Estimator::estimate_unigrams() {
+void Estimator::estimate_unigrams(const Counts& elsewhere) {
   double sum = 0, weight = 0;
   for (uint64_t count : unigram_counts_) {
     sum += (double)count;
     weight += discount(1, count);
   }
+  std::vector<double> listed(parts_.words.size(), 0);
+  double all = 0;
+  for (size_t word = 0; word < listed.size(); word++) {
+    const auto found = elsewhere.find(parts_.words[word]);
+    if (found != elsewhere.end()) all += listed[word] = found->second;
+  }
   const double uniform = weight / sum / (double)(parts_.words.size() - 1);  // <s> is never predicted
   unigrams_.resize(parts_.words.size());
-  for (size_t word = 0; word < unigrams_.size(); word++)
-    unigrams_[word] = ((double)unigram_counts_[word] - discount(1, unigram_counts_[word])) / sum + uniform;
+  for (size_t word = 0; word < unigrams_.size(); word++) {
+    const double own = ((double)unigram_counts_[word] - discount(1, unigram_counts_[word])) / sum + uniform;
+    unigrams_[word] = all > 0 ? (1 - kElsewhere) * own + kElsewhere * listed[word] / all : own;
+  }
 }
 
 // histories_[k - 1] and estimates_[k] from counts_[k] and the estimates one order below. Without `kept`, pruning by

@@ -4,6 +4,8 @@
 //   S(h) = sum over w of c(h w),  g(h) = (sum over kept w of D(c(h w)) + sum over pruned w of c(h w)) / S(h)
 //   P(w) = max(0, c(w) - D(c(w))) / S + g / (words, with </s> and <unk>)
 //
+// Where it is known how often words are in other text, P(w) is 0.85 of that and 0.15 of the share of w there.
+//
 // Chen and Goodman (1998), section 3, with the adjusted counts, the pruning by count and the order of sorting of
 // Heafield et al. (2013). c is the count at the highest order and for n-grams that begin with <s>, else the number of
 // different words before the n-gram. D takes one of three values of the order, from the counts of counts.
@@ -34,6 +36,8 @@ struct Pruning {
   double entropy;                // of the relative rise of perplexity that drops an n-gram; 0: none
 };
 
+using Counts = std::unordered_map<std::string, double>;
+
 class Estimator {
  public:
   // Hears of steps done of how many; may throw to stop.
@@ -45,7 +49,8 @@ class Estimator {
   void feed(const char* text, size_t size);  // whole lines, a sentence a line, words between spaces
   uint64_t tokens() const { return total_; }
   // Keeps the `most` frequent words (0: all) of `only` (empty: of all), and of `only` also those without a count.
-  void estimate(const Pruning& pruning, uint64_t most, const std::vector<std::string>& only);
+  // elsewhere: how often words are in other text; empty: that is not known.
+  void estimate(const Pruning& pruning, uint64_t most, const std::vector<std::string>& only, const Counts& elsewhere);
   uint64_t cut() const { return cut_; }                       // words of the text that became <unk>, each time
   bool fell_back(int k) const { return fell_back_[k]; }       // the counts of order k are too few for discounts
   uint64_t count(int k) const;                                // n-grams of the model
@@ -61,7 +66,7 @@ class Estimator {
   void adjust(const Files& kept);
   void set_discounts();
   double discount(int k, uint64_t count) const { return discounts_[k][std::min<uint64_t>(count, 3)]; }
-  void estimate_unigrams();
+  void estimate_unigrams(const Counts& elsewhere);
   void estimate_order(int k, const Pruning& pruning, const RowFile* kept);
   void prune(double threshold, Files* kept);
   File prune_order(int k, double threshold, const RowFile* longer, File* histories);

@@ -192,6 +192,20 @@ EXPORT LanguageModel* asr_lm_arpa_finish(ArpaReader* reader, int bits, const cha
 using ProgressCallback = int (*)(const char* phase, uint64_t done, uint64_t all);
 using WriteCallback = int (*)(const char* text, size_t size);
 
+namespace {
+
+std::vector<std::string> lines(const char* text, size_t size) {
+  std::vector<std::string> found;
+  for (const char *at = text, *end = text + size; at < end;) {
+    const char* stop = std::find(at, end, '\n');
+    if (stop > at) found.emplace_back(at, stop);
+    at = stop + 1;
+  }
+  return found;
+}
+
+}  // namespace
+
 EXPORT Estimator* asr_lm_estimator(int order, uint64_t memory, const char* directory, ProgressCallback progress,
                                    char* error) {
   return guarded<Estimator*>(error, nullptr, [&] {
@@ -211,18 +225,15 @@ EXPORT int64_t asr_lm_estimator_feed(Estimator* estimator, const char* text, siz
   });
 }
 
-// `counts`: what --prune drops, one an order; `only`: the allowed words, a line each. How many words of the text were
-// cut.
+// `counts`: what --prune drops, one an order; `only`: the allowed words, a line each; `listed`: words, a line each, and
+// how often each is in other text. How many words of the text were cut.
 EXPORT int64_t asr_lm_estimator_run(Estimator* estimator, const uint64_t* counts, int order, double entropy,
-                                    uint64_t most, const char* only, size_t size, char* error) {
+                                    uint64_t most, const char* only, size_t size, const char* listed,
+                                    size_t listed_size, const double* times, char* error) {
   return guarded<int64_t>(error, -1, [&] {
-    std::vector<std::string> words;
-    for (const char *at = only, *end = only + size; at < end;) {
-      const char* stop = std::find(at, end, '\n');
-      if (stop > at) words.emplace_back(at, stop);
-      at = stop + 1;
-    }
-    estimator->estimate({{counts, counts + order}, entropy}, most, words);
+    Counts elsewhere;
+    for (const std::string& word : lines(listed, listed_size)) elsewhere[word] += *times++;
+    estimator->estimate({{counts, counts + order}, entropy}, most, lines(only, size), elsewhere);
     return (int64_t)estimator->cut();
   });
 }
