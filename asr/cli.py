@@ -23,6 +23,7 @@ COMMANDS = {
     "align": ("asr.align.command", "times of the words of a known text: CTM, TextGrid, JSON, SRT"),
     "calibrate": ("asr.calibrate.command", "fit a bundle's decoding settings on development data"),
     "transcribe": ("asr.transcribe", "transcribe files or standard input, chunk by chunk"),
+    "average": ("asr.training.average", "the mean of the weights of models and checkpoints"),
     "pack": ("asr.pack", "write a bundle in a quarter of the space, to give away"),
     "bench": ("asr.bench", "how fast it is: recurrence, step, end-to-end, decoding, streams, training, gpu"),
     "inspect": ("asr.inspect.command", "a picture of what a model does with a recording"),

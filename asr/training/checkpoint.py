@@ -12,7 +12,7 @@ import io
 import os
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,13 @@ def read_checkpoint(path: Path, anew: str = ANEW) -> dict[str, Any]:
 
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of the checkpoints' weights, as a state_dict of CtcTraining."""
+    return mean((read_checkpoint(path)["state_dict"] for path in paths), [1 / len(paths)] * len(paths))
+
+
+def mean(weights: Iterable[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+    """Of the same tensors by name, with shares that sum to 1; float32."""
     total: dict[str, Tensor] = {}
-    for path in paths:
-        for name, tensor in read_checkpoint(path)["state_dict"].items():
-            total[name] = total.get(name, 0) + tensor.double() / len(paths)
+    for own, share in zip(weights, shares, strict=True):
+        for name, tensor in own.items():
+            total[name] = total.get(name, 0) + share * tensor.double()
     return {name: tensor.float() for name, tensor in total.items()}

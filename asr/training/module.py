@@ -6,9 +6,8 @@ B batch, T frames, V vocabulary.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +28,8 @@ from asr.model import CtcModel, ModelConfig
 from asr.ops import Backend
 from asr.phones import UNKNOWN
 from asr.state import leaves, map_state, with_leaves
-from asr.text import Tokenizer
 from asr.training.denominator import denominator_graph, log_denominator
+from asr.training.identity import check_same, identity
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
 from asr.training.teachers import Teachers, divergence
@@ -129,9 +128,7 @@ class CtcTraining(LightningModule):
 
     def _start_from(self, bundle: Path) -> None:
         start = load_bundle(bundle)
-        _check_same(
-            str(bundle), _identity(start.model, start.tokenizer), _identity(self.model, self.tokenizer)
-        )
+        check_same(str(bundle), identity(start.model, start.tokenizer), identity(self.model, self.tokenizer))
         self.model.load_state_dict(start.model.state_dict())
 
     # The forward path of training: CtcModel.offline with masks between front-end and encoder
@@ -347,12 +344,12 @@ class CtcTraining(LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["identity"] = _identity(self.model, self.tokenizer)
+        checkpoint["identity"] = identity(self.model, self.tokenizer)
         checkpoint["ended"] = leaves(self._ended) if self._ended else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         theirs = {"model.encoder.cell": "mgu", **checkpoint.get("identity", {})}  # once there was no choice
-        _check_same("the checkpoint", theirs, _identity(self.model, self.tokenizer))
+        check_same("the checkpoint", theirs, identity(self.model, self.tokenizer))
         if checkpoint.get("ended"):
             self._ended = with_leaves(self.model.initial_state(1).encoder, checkpoint["ended"])
 
@@ -370,30 +367,3 @@ def measure_statistics(frontend: LogMel, audio: Any) -> tuple[Tensor, Tensor]:
             total, squares = total + frames.sum(0), squares + frames.square().sum(0)
     mean = total / count
     return mean.float(), (squares / count - mean.square()).clamp(min=1e-4).sqrt().float()
-
-
-def _identity(model: CtcModel, tokenizer: Tokenizer | PhoneTokenizer) -> dict[str, Any]:
-    """What a checkpoint or bundle must share with the config that goes on from it."""
-    config = asdict(model.config)
-    parts = ("encoder", "frontend")
-    sizes = {f"model.{part}.{key}": value for part in parts for key, value in config[part].items()}
-    sizes.pop("model.encoder.dropout")
-    return {
-        "vocabulary": tokenizer.vocabulary,
-        "tokenizer": hashlib.sha256(tokenizer.model).hexdigest(),
-        "model.outputs": config["outputs"],
-        **{key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()},
-    }
-
-
-def _check_same(source: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    for key, value in ours.items():
-        if theirs.get(key) == value:
-            continue
-        if key in ("vocabulary", "tokenizer"):
-            detail = f"{theirs.get('vocabulary')} tokens there, {ours['vocabulary']} here"
-            raise UserError(
-                f"model.tokenizer: {source} was trained with another vocabulary ({detail});"
-                " give the tokenizer that it was trained with, or train from the start"
-            )
-        raise UserError(f"{key}: {source} has {theirs.get(key)}, the config {value}; make them the same")
