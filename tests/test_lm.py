@@ -169,6 +169,14 @@ def test_words_are_likely_by_themselves_as_they_are_elsewhere_for_a_share(tmp_pa
     assert after == pytest.approx([0.85 * before + 0.15 * share for share in (0.75, 0.25, 0)], rel=1e-5)
 
 
+def test_frequencies_of_other_words_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(TEXT))
+    (tmp_path / "elsewhere.txt").write_text("maus 30\n")
+    listed = ["--frequencies", str(tmp_path / "elsewhere.txt")]
+    with pytest.raises(UserError, match="none of the words whose frequencies are given is in the vocabulary"):
+        main([str(tmp_path / "text.txt"), *listed, "--output", str(tmp_path / "model.bin")])
+
+
 @pytest.mark.parametrize("line", ["video", "video many", "video -1", " 5", "video nan"])
 def test_frequencies_that_are_none_are_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(TEXT))

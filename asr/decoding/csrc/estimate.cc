@@ -283,6 +283,8 @@ void Estimator::estimate_unigrams(const Counts& elsewhere) {
     const auto found = elsewhere.find(parts_.words[word]);
     if (found != elsewhere.end()) all += listed[word] = found->second;
   }
+  if (!elsewhere.empty() && !(all > 0))
+    throw std::runtime_error("none of the words whose frequencies are given is in the vocabulary");
   const double uniform = weight / sum / (double)(parts_.words.size() - 1);  // <s> is never predicted
   unigrams_.resize(parts_.words.size());
   for (size_t word = 0; word < unigrams_.size(); word++) {
