@@ -18,7 +18,7 @@ from asr.bundle import Bundle, load_bundle, save_bundle
 from asr.errors import UserError
 from asr.models import find_model
 from asr.training.checkpoint import mean, read_checkpoint
-from asr.training.identity import identity
+from asr.training.identity import difference, identity
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,10 +57,10 @@ def _weights(path: Path, model: Path, bundle: Bundle) -> dict[str, Tensor]:
     else:
         other = load_bundle(path)
         theirs, weights = identity(other.model, other.tokenizer), other.model.state_dict()
-    for key, value in identity(bundle.model, bundle.tokenizer).items():
-        if theirs.get(key) != value:
-            raise UserError(
-                f"{path}: its {key} is {theirs.get(key)}, that of {model} {value}: a mean is of models of the"
-                " same sizes and tokens"
-            )
+    ours = identity(bundle.model, bundle.tokenizer)
+    if key := difference(theirs, ours):
+        raise UserError(
+            f"{path}: its {key} is {theirs.get(key)}, that of {model} {ours[key]}: a mean is of models of the"
+            " same sizes and tokens"
+        )
     return weights

@@ -26,15 +26,19 @@ def identity(model: CtcModel, tokenizer: Tokenizer | PhoneTokenizer) -> dict[str
     }
 
 
+def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
+    """The first key of an identity whose value is not the same."""
+    return next((key for key, value in ours.items() if theirs.get(key) != value), None)
+
+
 def check_same(source: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """UserError where `source` is not what the config says."""
-    for key, value in ours.items():
-        if theirs.get(key) == value:
-            continue
-        if key in ("vocabulary", "tokenizer"):
-            detail = f"{theirs.get('vocabulary')} tokens there, {ours['vocabulary']} here"
-            raise UserError(
-                f"model.tokenizer: {source} was trained with another vocabulary ({detail});"
-                " give the tokenizer that it was trained with, or train from the start"
-            )
-        raise UserError(f"{key}: {source} has {theirs.get(key)}, the config {value}; make them the same")
+    key = difference(theirs, ours)
+    if key in ("vocabulary", "tokenizer"):
+        detail = f"{theirs.get('vocabulary')} tokens there, {ours['vocabulary']} here"
+        raise UserError(
+            f"model.tokenizer: {source} was trained with another vocabulary ({detail});"
+            " give the tokenizer that it was trained with, or train from the start"
+        )
+    if key:
+        raise UserError(f"{key}: {source} has {theirs.get(key)}, the config {ours[key]}; make them the same")
