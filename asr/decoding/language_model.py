@@ -321,6 +321,7 @@ def library() -> ctypes.CDLL:
         "begin": (pointer, [pointer]),
         "score": (pointer, [pointer, pointer, text, size, ctypes.POINTER(ctypes.c_float)]),
         "score_end": (ctypes.c_float, [pointer, pointer]),
+        "best_below": (ctypes.c_float, [pointer, pointer, text, size]),
         "forget": (None, [pointer]),
         "context": (integer, [pointer, ctypes.POINTER(ctypes.c_uint32)]),
         "arpa": (pointer, [text, text, number, text]),

@@ -6,6 +6,7 @@
 
 #include "beam.h"
 #include "neural.h"
+#include "pronunciations.h"
 
 namespace {
 
@@ -23,7 +24,13 @@ class Toy : public asr::LanguageModel {
     return node < 7 && (byte == 'a' || byte == 'b') ? 2 * node + 1 + (byte == 'b') : -1;
   }
   uint32_t word(int32_t node) const override { return node % 4 == 1 ? 0 : node; }
-  float best_below(int32_t node) const override { return -0.2f - 0.1f * node; }
+  float best_below(int32_t node, const asr::LmState&) const override { return -0.2f - 0.1f * node; }
+  void pairs(const TellPair& tell) const override {
+    for (uint32_t before = 0; before < 15; before += 2) {
+      for (uint32_t word = before % 5; word < 15; word += 3) tell(before, word, -0.1f * word, -1);
+    }
+  }
+  float backoff(uint32_t before) const override { return -0.3f * before; }
 };
 
 // A neural model of random weights, mixed with another one.
@@ -71,11 +78,12 @@ void run(uint32_t seed) {
   const int32_t vocabulary = static_cast<int32_t>(pieces->size());
   static const Toy toy;
   static const auto both = mixed(toy);
-  const asr::LanguageModel* const models[] = {nullptr, &toy, both.get()};
+  static const asr::Pronunciations pronounced(both.get(), "a a\na b\nb ab\nab ab\naba bbb\nbb bb\n");
+  const asr::LanguageModel* const models[] = {nullptr, &toy, both.get(), &pronounced};
   const asr::Options options = {static_cast<int32_t>(1 + below(20)), static_cast<int32_t>(1 + below(8)),
                                 static_cast<int64_t>(1 + below(40)), 2 + 10 * uniform(), 2 + 15 * uniform(),
                                 0.3 + 2 * uniform(), {uniform(), uniform() - 0.5, -3 * uniform()}, static_cast<int64_t>(below(2))};
-  asr::Beam beam(pieces, options, models[below(3)]);
+  asr::Beam beam(pieces, options, models[below(4)]);
   asr::Beam other = beam;
   int64_t end = 0, frames = 0;
   for (int piece = 0; piece < 60; ++piece) {

@@ -10,7 +10,10 @@ import pytest
 from asr import native
 
 DRIVER = Path(__file__).with_name("beam_driver.cc")
-SOURCES = ("beam.cc", "trie.cc", "words.cc", "scoring.cc", "hotwords.cc", "neural.cc")
+SOURCES = (
+    *("beam.cc", "trie.cc", "words.cc", "scoring.cc", "hotwords.cc"),
+    *("neural.cc", "pronunciations.cc", "look_ahead.cc"),
+)
 
 
 def test_random_streams_are_clean_under_sanitizers(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from asr.decoding.language_model import LanguageModel, State, library, pronounce
 from asr.errors import UserError
 from asr.lexicon import Lexicon, PhoneTokenizer
 from tests.decoding.conftest import estimate_text
+from tests.decoding.oracle import random_ngrams
 
 WAYS = {
     "their": ["DEr"],
@@ -206,6 +207,50 @@ def test_of_prefixes_with_the_same_future_one_is_followed(tokenizer: PhoneTokeni
     plain = BeamDecoder(tokenizer.pieces, CONFIG)
     plain.accept(heard(tokenizer, "A Iz A Iz A Iz", sure=0.5))
     assert len(plain.nbest(1000)) > most
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_what_a_word_can_come_to_is_looked_ahead_for_behind_the_word_before(
+    tokenizer: PhoneTokenizer, tmp_path: Path, order: int
+) -> None:
+    ngrams = random_ngrams(list(WAYS), order, np.random.default_rng(order))
+    model = LanguageModel.open(ngrams.write(tmp_path / "random.arpa"))
+    scored = pronounced(tokenizer.lexicon, model)
+    said = sorted({way[:n] for ways in WAYS.values() for way in ways for n in range(1, len(way) + 1)})
+    compared = 0
+    for before in [None, *WAYS]:
+        state = State() if before is None else model.score(model.begin(), before)[1]
+        for letters in said:
+            words = [word for word, ways in WAYS.items() if any(way.startswith(letters) for way in ways)]
+            best = max(ngrams.table[word,][0] for word in words)
+            if before and order > 1:
+                best += ngrams.table[before,][1]
+                best = max(
+                    [best, *(ngrams.table[before, w][0] for w in words if (before, w) in ngrams.table)]
+                )
+            found = library().asr_lm_best_below(scored.handle, state.handle, letters.encode(), len(letters))
+            assert found == pytest.approx(best, abs=1e-5)
+            compared += 1
+    assert compared == len(said) * (1 + len(WAYS))
+    assert library().asr_lm_best_below(scored.handle, state.handle, b"zz", 2) == -np.inf
+
+
+def test_a_word_that_mostly_follows_the_one_before_is_not_lost_in_a_narrow_beam(
+    tokenizer: PhoneTokenizer, tmp_path: Path
+) -> None:
+    estimate_text(["a dog is a dog", "is a dog", "a dog", "their cat", "their cat"] * 4, tmp_path)
+    model = LanguageModel.open(tmp_path / "model.bin")
+    log_probs = heard(tokenizer, "DEr k@t")
+    cat, dog = tokenizer.spell("k@t")[0], tokenizer.spell("dcg")[0]
+    log_probs[7, [cat, dog]] = np.log(0.45)
+    log_probs[9, tokenizer.spell("dcg")[1]] = log_probs[11, tokenizer.spell("dcg")[2]] = np.log(0.05)
+    wide, narrow = (
+        BeamDecoder(
+            tokenizer.pieces, replace(CONFIG, beam=beam, lm_weight=2.0), model, lexicon=tokenizer.lexicon
+        )
+        for beam in (64, 1)
+    )
+    assert decode(wide, log_probs) == decode(narrow, log_probs) == "their cat"
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])

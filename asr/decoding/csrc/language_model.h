@@ -4,6 +4,7 @@
 #define ASR_LANGUAGE_MODEL_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -31,13 +32,25 @@ class LanguageModel {
   // Node 0 is the root.
   virtual int32_t child(int32_t node, uint8_t byte) const = 0;  // -1: no word begins so
   virtual uint32_t word(int32_t node) const = 0;                // id of the word that ends here, or unknown()
-  virtual float best_below(int32_t node) const = 0;             // highest unigram ln P of any word at or below
+  // The highest ln P of any word at or below after `in`, nearly: what is looked ahead for.
+  virtual float best_below(int32_t node, const LmState& in) const = 0;
+
+  // Words that are known to follow another one: ln P, and what it would be by the back-off.
+  using TellPair = std::function<void(uint32_t before, uint32_t word, float log_prob, float backed_off)>;
+  virtual void pairs(const TellPair&) const {}
+  virtual float backoff(uint32_t before) const = 0;  // ln of what is left there for other words
 };
+
+// -1: no word begins so.
+inline int32_t find_node(const LanguageModel& model, std::string_view letters) {
+  int32_t node = 0;
+  for (size_t i = 0; i < letters.size() && node >= 0; ++i) node = model.child(node, static_cast<uint8_t>(letters[i]));
+  return node;
+}
 
 // The id of a word, unknown() if the model has none.
 inline uint32_t find_word(const LanguageModel& model, std::string_view word) {
-  int32_t node = 0;
-  for (size_t i = 0; i < word.size() && node >= 0; ++i) node = model.child(node, static_cast<uint8_t>(word[i]));
+  const int32_t node = find_node(model, word);
   return node < 0 ? model.unknown() : model.word(node);
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <new>
 #include <stdexcept>
 
@@ -65,7 +66,8 @@ class CallbackModel final : public LanguageModel {
   uint32_t unknown() const override { return kUnknown; }
   int32_t child(int32_t node, uint8_t byte) const override { return lexicon_->child(node, byte); }
   uint32_t word(int32_t node) const override { return lexicon_->word(node); }
-  float best_below(int32_t node) const override { return lexicon_->best_below(node); }
+  float best_below(int32_t node, const LmState& in) const override { return lexicon_->best_below(node, in); }
+  float backoff(uint32_t) const override { return 0; }
 
  private:
   const NgramModel* lexicon_;
@@ -152,6 +154,12 @@ EXPORT void asr_lm_forget(LmState* state) { delete state; }
 EXPORT int asr_lm_context(const LmState* state, uint32_t* words) {
   std::copy(state->words, state->words + state->length, words);
   return state->length;
+}
+
+// What the beam looks ahead for behind the first letters of a word; minus infinity where no word begins so.
+EXPORT float asr_lm_best_below(const LanguageModel* model, const LmState* in, const char* letters, size_t size) {
+  const int32_t node = find_node(*model, {letters, size});
+  return node < 0 ? -std::numeric_limits<float>::infinity() : model->best_below(node, *in);
 }
 
 EXPORT float asr_lm_score_end(const LanguageModel* model, const LmState* in) { return model->score_end(*in); }

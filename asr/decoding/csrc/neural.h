@@ -93,7 +93,9 @@ class MixedModel final : public LanguageModel {
   uint32_t unknown() const override { return other_->unknown(); }
   int32_t child(int32_t node, uint8_t byte) const override { return other_->child(node, byte); }
   uint32_t word(int32_t node) const override { return other_->word(node); }
-  float best_below(int32_t node) const override { return other_->best_below(node); }
+  float best_below(int32_t node, const LmState& in) const override { return other_->best_below(node, in); }
+  void pairs(const TellPair& tell) const override { other_->pairs(tell); }
+  float backoff(uint32_t before) const override { return other_->backoff(before); }
 
  private:
   float mix(const Vectors& vectors, uint32_t id, float extra, float other) const;

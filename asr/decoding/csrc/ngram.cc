@@ -255,7 +255,18 @@ uint32_t NgramModel::word(int32_t node) const {
   return read_bits(lexicon_, node * stride, header_->word_bits);
 }
 
-float NgramModel::best_below(int32_t node) const {
+void NgramModel::pairs(const TellPair& tell) const {
+  for (uint32_t word = 0; word < vocabulary(); ++word) {
+    const Range range = unigram_children(word);
+    for (uint64_t record = range.begin; record < range.end; ++record) {
+      const uint32_t before = read_bits(levels_[2], record * header_->record_bits[2], header_->word_bits);
+      const float stored = probability(2, record);
+      if (stored == stored && before < vocabulary()) tell(before, word, stored, unigrams_[before].backoff + unigram(word));
+    }
+  }
+}
+
+float NgramModel::best_below(int32_t node, const LmState&) const {
   const uint64_t stride = header_->word_bits + header_->node_bits + header_->best_bits;
   const uint32_t code =
       read_bits(lexicon_, node * stride + header_->word_bits + header_->node_bits, header_->best_bits);

@@ -94,7 +94,9 @@ class NgramModel final : public LanguageModel {
   uint32_t unknown() const override { return kUnknown; }
   int32_t child(int32_t node, uint8_t byte) const override;
   uint32_t word(int32_t node) const override;
-  float best_below(int32_t node) const override;
+  float best_below(int32_t node, const LmState&) const override;  // of unigrams
+  void pairs(const TellPair& tell) const override;
+  float backoff(uint32_t before) const override { return unigrams_[before].backoff; }
 
   const NgramHeader& header() const { return *header_; }
   uint32_t vocabulary() const { return (uint32_t)header_->counts[0]; }

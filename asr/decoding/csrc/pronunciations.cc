@@ -39,16 +39,19 @@ Pronunciations::Pronunciations(const LanguageModel* words, const std::string& le
     size_t begin, end, depth;
   };
   std::vector<Range> ranges{{0, entries.size(), 0}};
+  LookAhead::Tree tree{{0}, {}, {}};
   for (size_t at = 0; at < ranges.size(); ++at) {
     auto [begin, end, depth] = ranges[at];
-    Node node{0, static_cast<int32_t>(ranges.size()), 0, kLeast};
+    Node node{0, static_cast<int32_t>(ranges.size()), 0};
+    float best = kLeast;
     const size_t known = homophones_.size();
     for (; begin < end && entries[begin].first.size() == depth; ++begin) {
       const uint32_t word = entries[begin].second;
       LmState ignored;
       const float unigram = words_ ? words_->score(LmState{}, word, &ignored) : 0;
-      node.best = std::max(node.best, unigram);
+      best = std::max(best, unigram);
       homophones_.push_back(word);
+      tree.ends.emplace_back(word, static_cast<int32_t>(at));
     }
     if (homophones_.size() > known) {
       node.word = static_cast<uint32_t>(first_.size() - 1);
@@ -60,16 +63,19 @@ Pronunciations::Pronunciations(const LanguageModel* words, const std::string& le
       while (stop < end && entries[stop].first[depth] == byte) ++stop;
       if (static_cast<uint64_t>(byte) / kBytes != 1) throw std::runtime_error("a phone is a letter or @");
       ranges.push_back({begin, stop, depth + 1});
+      tree.parents.push_back(static_cast<int32_t>(at));
       node.has |= kOne << (static_cast<uint64_t>(byte) % kBytes);
       begin = stop;
     }
     nodes_.push_back(node);
+    tree.alone.push_back(best);
   }
-  for (size_t at = nodes_.size(); at-- > 0;) {  // children come after their parents
-    Node& node = nodes_[at];
-    const int32_t end = node.children + __builtin_popcountll(node.has);
-    for (int32_t child = node.children; child < end; ++child) node.best = std::max(node.best, nodes_[child].best);
+  for (size_t at = nodes_.size(); --at > 0;) {  // children come after their parents
+    float& above = tree.alone[tree.parents[at]];
+    above = std::max(above, tree.alone[at]);
   }
+  std::sort(tree.ends.begin(), tree.ends.end());
+  look_ahead_ = std::make_unique<LookAhead>(words, std::move(tree));
 }
 
 float Pronunciations::score(const LmState& in, uint32_t word, LmState* out) const {

@@ -4,10 +4,12 @@
 #ifndef ASR_PRONUNCIATIONS_H_
 #define ASR_PRONUNCIATIONS_H_
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "language_model.h"
+#include "look_ahead.h"
 
 namespace asr {
 
@@ -28,7 +30,8 @@ class Pronunciations final : public LanguageModel {
     return at.children + __builtin_popcountll(at.has & (bit - 1));
   }
   uint32_t word(int32_t node) const override { return nodes_[node].word; }
-  float best_below(int32_t node) const override { return nodes_[node].best; }
+  float best_below(int32_t node, const LmState& in) const override { return look_ahead_->best(node, in); }
+  float backoff(uint32_t before) const override { return words_ ? words_->backoff(before) : 0; }
 
  private:
   static constexpr uint64_t kBytes = 64, kOne = 1;  // letters are the bytes from 64 to 127
@@ -37,13 +40,13 @@ class Pronunciations final : public LanguageModel {
     uint64_t has;      // a bit for each byte that leads on
     int32_t children;  // the first; they lie side by side, in order of their bytes
     uint32_t word;     // number of the pronunciation, 0: none ends here
-    float best;
   };
 
   std::vector<Node> nodes_;
   std::vector<uint32_t> first_;       // by pronunciation: where its words begin in `homophones_`
   std::vector<uint32_t> homophones_;  // ids of the model of words
   const LanguageModel* words_;
+  std::unique_ptr<LookAhead> look_ahead_;
 };
 
 }  // namespace asr

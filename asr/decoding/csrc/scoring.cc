@@ -14,7 +14,6 @@ Scorer::Scorer(std::shared_ptr<const std::vector<Piece>> pieces, const Weights& 
     : pieces_(std::move(pieces)), weights_(weights), model_(model), gain_(pieces_->size(), 0.0) {
   for (size_t token = 0; token < pieces_->size(); ++token) {
     lexicon_.push_back(walk(0, static_cast<int32_t>(token)));
-    look_.push_back(model_ && lexicon_.back() >= 0 ? weigh(model_->best_below(lexicon_.back())) : 0);
   }
 }
 
@@ -72,7 +71,7 @@ Context Scorer::extend(Scored& from, int32_t token) const {
   to.open |= !letters(token).empty();
   if (!model_) return to;
   if (to.lexicon >= 0) {
-    to.look = weigh(model_->best_below(to.lexicon));
+    to.look = weigh(model_->best_below(to.lexicon, starts ? from.finished.lm : from.lm));
   } else {
     to.look = starts ? unknown(from.finished.lm, from.finished.unknown) : unknown(from.lm, from.unknown);
     // A hotword is a word that the user knows, if not the model.
@@ -129,7 +128,11 @@ double Scorer::most(const Scored& from, int32_t token) const {
   const Context& context = from.context;
   double most = context.banked + partial(context.hot) + gain_[token];
   if (starts_word(token)) {
-    if (from.is_finished) return from.finished.banked + look_[token] + partial(from.finished.hot) + gain_[token];
+    if (const Finished& behind = from.finished; from.is_finished) {
+      const bool known = model_ && lexicon_[token] >= 0;
+      const double look = known ? weigh(model_->best_below(lexicon_[token], behind.lm)) : 0;
+      return behind.banked + look + partial(behind.hot) + gain_[token];
+    }
     most += std::max(0.0, weights_.word_bonus) + whole(context.hot);
     if (ends_unknown(context)) most += weights_.unknown_penalty;
   } else if (context.lexicon < 0) {

@@ -97,7 +97,6 @@ class Scorer {
   const LanguageModel* model_;  // may be null
   std::shared_ptr<const Hotwords> hotwords_;
   std::vector<double> gain_;      // by token: most that hotwords can give to its letters
-  std::vector<double> look_;      // by token: what it scores in advance as the first of a word that may be known
   std::vector<int32_t> lexicon_;  // by token: where its letters lead from the beginning of a word
 };
 
