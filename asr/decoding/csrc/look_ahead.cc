@@ -45,12 +45,11 @@ const LookAhead::Row& LookAhead::make(uint32_t before) const {
   for (uint32_t i = first_[before]; i < first_[before + 1]; ++i) {
     const auto [word, log_prob] = followers_[i];
     for (uint32_t end = first_end_[word]; end < first_end_[word + 1]; ++end) {
-      // Above a node that others make as likely there is nothing to gain.
+      // As far as there is something to gain: above a node that is as likely by others, they have been there.
       for (int32_t node = tree_.ends[end].second;
-           log_prob > found_[node] && log_prob > row->backoff + tree_.alone[node]; node = tree_.parents[node]) {
+           node > 0 && log_prob > std::max(found_[node], row->backoff + tree_.alone[node]); node = tree_.parents[node]) {
         if (found_[node] == kNothing) nodes.push_back(node);
         found_[node] = log_prob;
-        if (node == 0) break;
       }
     }
   }

@@ -1,7 +1,7 @@
 // What a prefix scores beside its acoustics: language model, words and hotwords. Knows no frames and no beam.
 //
-// The score is that of the finished words, and for the word that is being spelled the language model's best
-// unigram with these letters, in advance, which the word's own n-gram replaces when it ends.
+// The score is that of the finished words, and for the word that is being spelled the best that the language model
+// looks ahead for behind these letters, in advance, which the word's own n-gram replaces when it ends.
 #ifndef ASR_SCORING_H_
 #define ASR_SCORING_H_
 
