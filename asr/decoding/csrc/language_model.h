@@ -35,10 +35,10 @@ class LanguageModel {
   // The highest ln P of any word at or below after `in`, nearly: what is looked ahead for.
   virtual float best_below(int32_t node, const LmState& in) const = 0;
 
-  // Words that are known to follow another one: ln P, and what it would be by the back-off.
+  // Words that are known to follow another one: ln P, and what it would be by the back-off; and that back-off.
   using TellPair = std::function<void(uint32_t before, uint32_t word, float log_prob, float backed_off)>;
   virtual void pairs(const TellPair&) const {}
-  virtual float backoff(uint32_t before) const = 0;  // ln of what is left there for other words
+  virtual float backoff(uint32_t /*before*/) const { return 0; }
 };
 
 // -1: no word begins so.

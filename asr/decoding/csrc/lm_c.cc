@@ -67,7 +67,6 @@ class CallbackModel final : public LanguageModel {
   int32_t child(int32_t node, uint8_t byte) const override { return lexicon_->child(node, byte); }
   uint32_t word(int32_t node) const override { return lexicon_->word(node); }
   float best_below(int32_t node, const LmState& in) const override { return lexicon_->best_below(node, in); }
-  float backoff(uint32_t) const override { return 0; }
 
  private:
   const NgramModel* lexicon_;

@@ -31,7 +31,6 @@ class Pronunciations final : public LanguageModel {
   }
   uint32_t word(int32_t node) const override { return nodes_[node].word; }
   float best_below(int32_t node, const LmState& in) const override { return look_ahead_->best(node, in); }
-  float backoff(uint32_t before) const override { return words_ ? words_->backoff(before) : 0; }
 
  private:
   static constexpr uint64_t kBytes = 64, kOne = 1;  // letters are the bytes from 64 to 127
