@@ -72,7 +72,7 @@ class LookAhead {
   std::vector<uint32_t> first_end_;  // by word, and one more: where its nodes begin in `tree_.ends`
   std::unique_ptr<std::atomic<const Row*>[]> rows_;  // by word, null: nobody has asked
   mutable std::mutex making_;
-  mutable std::vector<float> found_;  // by node, while a row is made; else all kNothing
+  mutable std::vector<float> found_;  // by node, while a row is made; else minus infinity
 };
 
 }  // namespace asr

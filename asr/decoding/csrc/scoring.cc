@@ -128,7 +128,8 @@ double Scorer::most(const Scored& from, int32_t token) const {
   const Context& context = from.context;
   double most = context.banked + partial(context.hot) + gain_[token];
   if (starts_word(token)) {
-    if (const Finished& behind = from.finished; from.is_finished) {
+    if (from.is_finished) {
+      const Finished& behind = from.finished;
       const bool known = model_ && lexicon_[token] >= 0;
       const double look = known ? weigh(model_->best_below(lexicon_[token], behind.lm)) : 0;
       return behind.banked + look + partial(behind.hot) + gain_[token];
