@@ -6,7 +6,7 @@ and everything that spells words with tokens spells pronunciations alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice, product
 from pathlib import Path
@@ -22,15 +22,20 @@ MOST_WAYS = 16
 class Lexicon:
     """Words and the ways in which each is said, the usual one first.
 
-    ways: word -> pronunciations, each a string of the phones' letters.
+    ways: word -> pronunciations, each a string of the phones' letters. shares: (word, pronunciation) -> how
+    often it is said so for each time that it is said in the usual way; 1 of those that are not there.
     """
 
-    def __init__(self, ways: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, ways: Mapping[str, Sequence[str]], shares: Mapping[tuple[str, str], float] | None = None
+    ) -> None:
         self.ways = ways
+        self.shares = shares or {}
 
     @classmethod
     def load(cls, path: str | Path) -> Lexicon:
-        """A file of CMUdict's form, a line a pronunciation: `word PHONE PHONE`. UserError names the line."""
+        """A file of CMUdict's form, a line a pronunciation: `word PHONE PHONE`, or with its share, as in
+        Kaldi's lexiconp.txt: `word 0.25 PHONE PHONE`. UserError names the line."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -38,21 +43,32 @@ class Lexicon:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a lexicon in UTF-8 ({error})") from error
         ways: dict[str, tuple[str, ...]] = {}  # tuples: of lists, Python's garbage collector makes rounds
+        shares: dict[tuple[str, str], float] = {}
         for number, line in enumerate(text.splitlines(), 1):
             word, *phones = line.split() or [""]
+            share = phones.pop(0) if phones and phones[0][0] in "-.0123456789" else None
             if not phones:
                 raise UserError(f"{path}, line {number}: a line is a word and its phones, as: cat K AE T")
             try:
-                ways[word] = (*ways.get(word, ()), pronunciation(phones))
+                way = pronunciation(phones)
+                if share is not None:
+                    shares[word, way] = _share(share)
             except ValueError as error:
                 raise UserError(f"{path}, line {number}: {error}") from error
+            ways[word] = (*ways.get(word, ()), way)
         if not ways:
             raise UserError(f"{path}: the lexicon has no words; make one with: python -m data_prep.lexicon")
-        return cls(ways)
+        return cls(ways, shares)
 
     def save(self, path: str | Path) -> None:
-        lines = (f"{word} {names(way)}\n" for word, ways in self.ways.items() for way in ways)
-        Path(path).write_text("".join(lines), encoding="utf-8")
+        Path(path).write_text("".join(self.lines()), encoding="utf-8")
+
+    def lines(self) -> Iterator[str]:
+        """What `load` reads."""
+        for word, ways in self.ways.items():
+            for way in ways:
+                share = self.shares.get((word, way))
+                yield f"{word} {names(way)}\n" if share is None else f"{word} {share:.2g} {names(way)}\n"
 
     def __contains__(self, word: str) -> bool:
         return word in self.ways
@@ -101,6 +117,14 @@ class Lexicon:
             return [guess(word)]
         except UserError as error:
             raise ValueError(f"the lexicon does not say how {word!r} is pronounced ({error})") from error
+
+
+def _share(text: str) -> float:
+    """Raises ValueError."""
+    share = float(text)
+    if not 0 < share <= 1:
+        raise ValueError(f"a share is more than 0 and at most 1, as 0.25, and not {text}")
+    return share
 
 
 def respell(way: str) -> str:

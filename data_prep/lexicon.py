@@ -24,7 +24,6 @@ from asr.errors import UserError
 from asr.evaluation.results import write_text
 from asr.lexicon import Lexicon
 from asr.lm import sentences
-from asr.phones import names
 from asr.pronounce import Espeak, UnknownSound, arpabet
 from asr.text import normalise
 from data_prep.common import progress, warn
@@ -80,15 +79,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.text and not args.cuts:
         parser.error("give --text FILE or --cuts MANIFEST")
-    known = Lexicon.load(args.known).ways if args.known else {}
+    known = Lexicon.load(args.known) if args.known else Lexicon({})
     counts, said = counted(args.text), transcribed(args.cuts)
     wanted = counts.keys() | said
-    dictionary = cmudict() if args.whole_dictionary or wanted - known.keys() else {}
+    dictionary = cmudict() if args.whole_dictionary or wanted - known.ways.keys() else {}
     if args.whole_dictionary:  # not its spellings with dots or hyphens, which transcripts cannot have
         wanted |= {word for word in dictionary if normalise(word) == word}
-    missing = sorted(wanted - known.keys())
+    missing = sorted(wanted - known.ways.keys())
     espeak: Espeak | None = None
-    lines = [f"{word} {names(way)}\n" for word, ways in known.items() for way in ways]
+    lines = [*known.lines()]
     guessed, unknown = 0, 0
     with progress() as bar:
         for word in bar.track(missing, description="pronouncing"):

@@ -5,8 +5,8 @@
 
 PocketSphinx finds no path through the phones of one utterance in four (`data_prep.reference_alignment`). A
 model that was trained on the others (`asr train --model.objective.frames 1`) does. Of a word's pronunciations
-the first in the model's lexicon is taken; silence may stand at the ends and between words. Utterances with a
-word that the lexicon lacks are left out.
+the likeliest one is taken; silence may stand at the ends and between words. Utterances with a word that the
+lexicon lacks are left out.
 
 T frames, V tokens.
 """
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from asr.align.emissions import emissions
 from asr.align.forced import align_tokens
+from asr.align.ways import choose_ways
 from asr.bundle import load_bundle
 from asr.cli import run
 from asr.data.dataset import Utterances
@@ -31,7 +32,7 @@ from asr.data.manifest import load_cuts
 from asr.data.phones import phone_log_probs, read_phone_times
 from asr.errors import UserError
 from asr.evaluation.results import write_text
-from asr.lexicon import PhoneTokenizer
+from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.phones import INDEX, NAMES, PHONES, SILENCE
 from data_prep.common import progress
 from data_prep.reference_alignment import TimedWord, ctm
@@ -39,20 +40,22 @@ from data_prep.reference_alignment import TimedWord, ctm
 DESCRIPTION = "Align phones with a model of phones and write their times as CTM."
 
 
-def pronounce(text: str, tokenizer: PhoneTokenizer) -> list[list[int]]:
-    """The phones of each word. KeyError for a word that the lexicon lacks."""
-    return [[INDEX[NAMES[letter]] for letter in tokenizer.lexicon.ways[word][0]] for word in text.split()]
+def pronounce(text: str, lexicon: Lexicon) -> list[list[list[int]]]:
+    """Of each word the ways to say it, in phones. KeyError for a word that the lexicon lacks."""
+    return [[[INDEX[NAMES[letter]] for letter in way] for way in lexicon.ways[word]] for word in text.split()]
 
 
 def align_phones(
-    log_probs: NDArray[np.float32], words: Sequence[Sequence[int]], seconds: float
+    log_probs: NDArray[np.float32], ways: Sequence[Sequence[Sequence[int]]], seconds: float
 ) -> list[TimedWord]:
-    """log_probs (T, V) in frames of `seconds`, words of phones -> the phones, and silence around the words.
+    """log_probs (T, V) in frames of `seconds`, of each word the ways to say it -> the phones that were said,
+    and silence around the words.
 
     Inside a word a phone lasts until the next begins. UserError where there are fewer frames than phones.
     """
     # where a word begins is known, so it does not matter which of a phone's tokens the model prefers
     heard = phone_log_probs(torch.from_numpy(log_probs)).numpy()
+    words = choose_ways(heard, ways)
     spans = align_tokens(heard, [phone for word in words for phone in word])
     last = {end - 1 for end in np.cumsum([len(word) for word in words]).tolist()}
     starts = [span.start for span in spans]
@@ -87,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     with progress() as bar:
         for row in bar.track(range(len(cuts)), description="aligning"):
             try:
-                words = pronounce(cuts[row].supervisions[0].text or "", tokenizer)
+                words = pronounce(cuts[row].supervisions[0].text or "", tokenizer.lexicon)
             except KeyError:
                 left_out += 1
                 continue

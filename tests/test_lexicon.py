@@ -12,7 +12,7 @@ from asr.lexicon import Lexicon, PhoneTokenizer, load_tokenizer, respell
 from asr.phones import LETTERS, names, pronunciation
 from asr.text import UNKNOWN
 
-FILE = "a AH\na EY\ncat K AE T\nchurch CH ER CH\nsat S AE T\nthe DH AH\nthe DH IY\n"
+FILE = "a AH\na EY\ncat K AE T\nchurch CH ER CH\nsat S AE T\nthe DH AH\nthe 0.11 DH IY\n"
 
 
 @pytest.fixture
@@ -26,6 +26,11 @@ def test_a_saved_lexicon_is_the_file_that_was_read(lexicon: Lexicon, tmp_path: P
     assert (tmp_path / "again.txt").read_text() == FILE
 
 
+def test_pronunciations_may_have_shares(lexicon: Lexicon) -> None:
+    assert lexicon.ways["the"] == ("DA", "Di")
+    assert lexicon.shares == {("the", "Di"): 0.11}
+
+
 def test_each_phone_has_one_letter_and_back() -> None:
     assert all(len(letter) == 1 for letter in LETTERS.values())
     assert names(pronunciation([*LETTERS])).split() == [*LETTERS]
@@ -33,7 +38,16 @@ def test_each_phone_has_one_letter_and_back() -> None:
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("cat", "line 2: a line is a word"), ("cat K AE TS", "line 2: 'TS' is no phone"), ("", "line 2")],
+    [
+        ("cat", "line 2: a line is a word"),
+        ("cat K AE TS", "line 2: 'TS' is no phone"),
+        ("", "line 2"),
+        ("cat 0.5", "line 2: a line is a word"),
+        ("cat 0 K AE T", "line 2: a share is more than 0 and at most 1, as 0.25, and not 0"),
+        ("cat 1.5 K AE T", "line 2: a share .* not 1.5"),
+        ("cat -1 K AE T", "line 2: a share .* not -1"),
+        ("cat 0.5.1 K AE T", "line 2: .*0.5.1"),
+    ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
     (tmp_path / "bad.txt").write_text(f"a AH\n{line}\nb B IY\n")

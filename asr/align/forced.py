@@ -15,19 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import TokenSpan, forced_align, merge_tokens
 
+from asr.align.ways import Way, choose_ways
 from asr.errors import UserError
 from asr.lexicon import PhoneTokenizer
 from asr.text import BLANK, UNKNOWN, Tokenizer, normalise
 from asr.transcript import Word
 
+PIECE = 200  # words of which the ways to say them are chosen together
 MOST_BYTES = 8 << 30  # of back-pointers; two hours of speech at 40 ms a frame need this much
 
 
 class Spelling(NamedTuple):
-    """A word as it is written, and its tokens."""
+    """A word as it is written, and its tokens: those of each way to say it, where a lexicon has several."""
 
     text: str
-    tokens: tuple[int, ...]
+    ways: tuple[tuple[int, ...], ...]
 
 
 class Timing(NamedTuple):
@@ -45,8 +47,8 @@ def spell(text: str, tokenizer: Tokenizer | PhoneTokenizer) -> list[Spelling]:
     tokenizer has no letters, or its lexicon no pronunciation.
     """
     normalised = [(word, normalise(word)) for word in text.split()]
-    spelled = [Spelling(word, _tokens(form, tokenizer)) for word, form in normalised if form]
-    unknown = list(dict.fromkeys(word.text for word in spelled if UNKNOWN in word.tokens))
+    spelled = [Spelling(word, _ways(form, tokenizer)) for word, form in normalised if form]
+    unknown = list(dict.fromkeys(word.text for word in spelled if UNKNOWN in word.ways[0]))
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         what = "letters for" if tokenizer.lexicon is None else "pronunciation of"
@@ -56,24 +58,26 @@ def spell(text: str, tokenizer: Tokenizer | PhoneTokenizer) -> list[Spelling]:
     return spelled
 
 
-def _tokens(word: str, tokenizer: Tokenizer | PhoneTokenizer) -> tuple[int, ...]:
+def _ways(word: str, tokenizer: Tokenizer | PhoneTokenizer) -> tuple[tuple[int, ...], ...]:
     if not isinstance(tokenizer, PhoneTokenizer):
-        return tuple(tokenizer.encode(word))
+        return (tuple(tokenizer.encode(word)),)
     try:
         ways = tokenizer.lexicon.ways_or_guess(word)
     except ValueError:
-        return (UNKNOWN,)
-    return tuple(tokenizer.spell(ways[0]))
+        return ((UNKNOWN,),)
+    return tuple(tuple(tokenizer.spell(way)) for way in ways)
 
 
 def align(log_probs: NDArray[np.float32], words: Sequence[Spelling], timing: Timing) -> list[Word]:
     """log_probs (T, V) of a whole recording -> its words in seconds, in order and inside the recording.
 
-    The confidence is the mean probability of the word's tokens. Memory beside the log-probabilities:
-    2 L (T - L) bytes. UserError where the text does not fit into T frames, or into `MOST_BYTES`.
+    A word is said in the likeliest of its ways; the confidence is the mean probability of its tokens. Memory
+    beside the log-probabilities: 2 L (T - L) bytes. UserError where the text does not fit into T frames, or
+    into `MOST_BYTES`.
     """
-    spans = align_tokens(log_probs, [token for word in words for token in word.tokens])
-    bounds = pairwise(np.cumsum([0, *(len(word.tokens) for word in words)]).tolist())
+    said = _said(log_probs, [word.ways for word in words])
+    spans = align_tokens(log_probs, [token for way in said for token in way])
+    bounds = pairwise(np.cumsum([0, *map(len, said)]).tolist())
     duration = len(log_probs) * timing.frame
     found: list[Word] = []
     for word, (first, last) in zip(words, bounds, strict=True):
@@ -83,6 +87,20 @@ def align(log_probs: NDArray[np.float32], words: Sequence[Spelling], timing: Tim
         confidence = float(np.exp(np.mean([span.score for span in own])))
         found.append(Word(word.text, start, end, min(1.0, confidence)))
     return found
+
+
+def _said(log_probs: NDArray[np.float32], words: Sequence[Sequence[Way]]) -> list[Way]:
+    """`choose_ways` for texts of any length: piece by piece, at the times that the first ways have."""
+    if len(words) <= PIECE:
+        return choose_ways(log_probs, words)
+    spans = align_tokens(log_probs, [token for ways in words for token in ways[0]])
+    starts = np.cumsum([0, *(len(ways[0]) for ways in words)])[:-1:PIECE]
+    edges = [0, *(spans[start].start for start in starts[1:].tolist()), len(log_probs)]
+    return [
+        way
+        for piece, (begin, end) in enumerate(pairwise(edges))
+        for way in choose_ways(log_probs[begin:end], words[piece * PIECE : (piece + 1) * PIECE])
+    ]
 
 
 def align_tokens(log_probs: NDArray[np.float32], tokens: Sequence[int]) -> list[TokenSpan]:

@@ -84,5 +84,6 @@ class Writer:
     def _choices(self, way: str) -> dict[str, float]:
         """Words that are said so, and what each is worth besides."""
         favoured = self._favoured.get(way, {})
-        choices = {word: favoured.get(word, 0.0) for word in self._pronounced.words(way)}
-        return {**choices, **favoured} or {respell(way): 0.0}
+        words = self._pronounced.words(way)
+        choices = {word: log_prob + favoured.get(word, 0.0) for word, log_prob in words.items()}
+        return {**favoured, **choices} or {respell(way): 0.0}

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from asr.decoding import native
 from asr.errors import UserError
 from asr.lexicon import Lexicon
@@ -171,18 +173,25 @@ class PronouncedModel:
 
     def __init__(self, lexicon: Lexicon, model: LanguageModel | None) -> None:
         self.model, self._lexicon = model, lexicon  # the model has to live as long
-        self._words: dict[str, tuple[str, ...]] = {}
-        lines = (f"{way} {word}\n" for word, ways in lexicon.ways.items() for way in ways)
-        text = "".join(lines).encode()
+        self._words: dict[str, dict[str, float]] = {}
+        said = [(way, word) for word, ways in lexicon.ways.items() for way in ways]
+        text = "".join(f"{way} {word}\n" for way, word in said).encode()
+        log_probs = np.array([self._log_prob(word, way) for way, word in said], np.float32)
         words = None if model is None else model.handle
-        self.handle = checked(library().asr_lm_pronounced, words, text, len(text))
+        self.handle = checked(library().asr_lm_pronounced, words, text, len(text), log_probs.ctypes)
 
-    def words(self, way: str) -> tuple[str, ...]:
-        """Those that are said so, and that the model knows."""
+    def words(self, way: str) -> dict[str, float]:
+        """Those that are said so, and that the model knows, with the logarithm of its share."""
         if way not in self._words:
-            said = self._lexicon.homophones.get(way, ())
-            self._words[way] = tuple(word for word in said if self.model is None or self.model.knows(word))
+            self._words[way] = {
+                word: self._log_prob(word, way)
+                for word in self._lexicon.homophones.get(way, ())
+                if self.model is None or self.model.knows(word)
+            }
         return self._words[way]
+
+    def _log_prob(self, word: str, way: str) -> float:
+        return math.log(self._lexicon.shares.get((word, way), 1.0))
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):
@@ -310,7 +319,7 @@ def library() -> ctypes.CDLL:
     number, long, real = ctypes.c_uint64, ctypes.c_int64, ctypes.c_double
     functions: dict[str, tuple[Any, list[Any]]] = {
         "open": (pointer, [text, text]),
-        "pronounced": (pointer, [pointer, text, size, text]),
+        "pronounced": (pointer, [pointer, text, size, pointer, text]),
         "mixed": (pointer, [pointer, text, size, pointer, real, text]),
         "callback": (pointer, [pointer, integer, SCORE, text]),
         "close": (None, [pointer]),

@@ -64,6 +64,8 @@ train phones --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model
 # 6. Sequences of phones: the right one against its rivals
 train mmi --model.init_from $exp/phones/bundle --data.phones "[$exp/train.phones.ctm,$exp/more.phones.ctm,$exp/dev.phones.ctm]"
 [ "$until" -gt 6 ] || exit 0
+python -m data_prep.pronunciation_shares --lexicon $exp/lexicon.txt --cuts $speech --phones $exp/{train,more}.phones.ctm \
+    --output $exp/mmi/bundle/lexicon.txt
 if [ -n "$only" ]; then
     cp asr/models/en-small/{lm.bin,neural-lm.safetensors,decoding.yaml} $exp/mmi/bundle/
     asr evaluate --model $exp/mmi/bundle --cuts $dev --output-dir $exp/dev

@@ -60,7 +60,7 @@ def test_no_audio_has_no_frames(model: CtcModel) -> None:
 
 
 def test_offsets_move_words_but_not_out_of_the_recording_nor_into_each_other() -> None:
-    words = [Spelling("a", (2,)), Spelling("b", (3,))]
+    words = [Spelling("a", ((2,),)), Spelling("b", ((3,),))]
     log_probs = path_of([2, 0, 3, 0], 4)
 
     def times(timing: Timing) -> list[float]:
@@ -72,7 +72,7 @@ def test_offsets_move_words_but_not_out_of_the_recording_nor_into_each_other() -
 
 def test_the_confidence_is_the_mean_probability_of_the_tokens() -> None:
     probabilities = np.array([[0.25, 0.5, 0.25], [0.25, 0.25, 0.5]], np.float32)
-    (word,) = align(np.log(probabilities), [Spelling("ab", (1, 2))], Timing(0.1))
+    (word,) = align(np.log(probabilities), [Spelling("ab", ((1, 2),))], Timing(0.1))
     assert word.confidence == pytest.approx(0.5)
 
 
@@ -81,11 +81,30 @@ def test_a_text_without_words_has_no_times() -> None:
 
 
 def test_a_text_that_is_too_long_for_the_audio_is_one_clear_line() -> None:
-    repeated = [Spelling("aa", (2, 2))]  # needs a blank between the two
+    repeated = [Spelling("aa", ((2, 2),))]  # needs a blank between the two
     with pytest.raises(UserError, match=r"too long for the audio: its 2 tokens need 3 frames.* 2;") as caught:
         align(path_of([2, 2], 4), repeated, Timing(0.1))
     assert "\n" not in str(caught.value)
     assert align(path_of([2, 0, 2], 4), repeated, Timing(0.1))[0].end == pytest.approx(0.3)
+
+
+def test_a_word_is_where_it_was_said_in_another_way() -> None:
+    """The times are those of the way in which it was said, not of the lexicon's first."""
+    a = Spelling("a", ((2, 3), (4, 5, 6)))
+    said = path_of([0, 4, 0, 5, 6, 0, 2, 3], 7)
+    first, second = align(said, [a, a], Timing(1.0))
+    assert (first.start, first.end, second.start, second.end) == (1, 5, 6, 8)
+    assert first.confidence == pytest.approx(1.0)
+
+
+def test_long_texts_are_said_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    words = [Spelling("a", ((1, 2), (3,), (3, 4))), Spelling("b", ((5,), (6, 5)))] * 10
+    said = [token for word in words for token in (*word.ways[rng.integers(len(word.ways))], 0)]
+    whole = align(path_of(said, 7), words, Timing(1.0))
+    assert min(word.confidence for word in whole) == pytest.approx(1.0)
+    monkeypatch.setattr("asr.align.forced.PIECE", 3)
+    assert align(path_of(said, 7), words, Timing(1.0)) == whole
 
 
 def test_an_alignment_that_does_not_fit_into_memory_is_told_before_it_is_tried(
@@ -93,13 +112,13 @@ def test_an_alignment_that_does_not_fit_into_memory_is_told_before_it_is_tried(
 ) -> None:
     monkeypatch.setattr("asr.align.forced.MOST_BYTES", 10)
     with pytest.raises(UserError, match="memory; cut recording and text into parts"):
-        align(path_of([2, 0, 0, 0, 0, 0, 3], 4), [Spelling("ab", (2, 3))], Timing(0.1))
+        align(path_of([2, 0, 0, 0, 0, 0, 3], 4), [Spelling("ab", ((2, 3),))], Timing(0.1))
 
 
 def test_words_stay_as_they_are_written(tokenizer: Tokenizer) -> None:
     spelled = spell("The  LAZY - dog, O'Brien!", tokenizer)
     assert [word.text for word in spelled] == ["The", "LAZY", "dog,", "O'Brien!"]
-    tokens = [token for word in spelled for token in word.tokens]
+    tokens = [token for word in spelled for token in word.ways[0]]
     assert tokenizer.decode(tokens) == "the lazy dog o'brien"
 
 

@@ -11,7 +11,7 @@ from asr.phones import INDEX, LETTERS
 from data_prep.phone_alignment import align_phones, pronounce
 
 TOKENIZER = PhoneTokenizer(Lexicon({"a": (LETTERS["AH"], LETTERS["EY"]), "cat": ("k@t",)}))
-WORDS = [[INDEX["K"], INDEX["AE"], INDEX["T"]], [INDEX["T"], INDEX["AA"]]]
+WORDS = [[[INDEX["K"], INDEX["AE"], INDEX["T"]]], [[INDEX["T"], INDEX["AA"]], [INDEX["D"], INDEX["AA"]]]]
 
 
 def emitted(path: str) -> np.ndarray:
@@ -25,10 +25,17 @@ def emitted(path: str) -> np.ndarray:
     return np.log(probabilities)
 
 
-def test_a_word_is_said_in_the_first_way_of_the_lexicon() -> None:
-    assert pronounce("a cat", TOKENIZER) == [[INDEX["AH"]], [INDEX["K"], INDEX["AE"], INDEX["T"]]]
+def test_words_have_the_ways_of_the_lexicon() -> None:
+    a, cat = pronounce("a cat", TOKENIZER.lexicon)
+    assert a == [[INDEX["AH"]], [INDEX["EY"]]]
+    assert cat == [[INDEX["K"], INDEX["AE"], INDEX["T"]]]
     with pytest.raises(KeyError):
-        pronounce("a dog", TOKENIZER)
+        pronounce("a dog", TOKENIZER.lexicon)
+
+
+def test_the_phones_are_those_of_the_way_in_which_a_word_was_said() -> None:
+    found = align_phones(emitted("k@t.daa"), WORDS, 1.0)
+    assert [text for text, _, _ in found] == ["K", "AE", "T", "SIL", "D", "AA"]
 
 
 def test_silence_is_around_words_and_not_in_them() -> None:
@@ -46,7 +53,7 @@ def test_silence_is_around_words_and_not_in_them() -> None:
 
 
 def test_words_may_follow_one_another_without_silence() -> None:
-    found = align_phones(emitted("k@@saa"), [[INDEX["K"], INDEX["AE"]], [INDEX["S"], INDEX["AA"]]], 1.0)
+    found = align_phones(emitted("k@@saa"), [[[INDEX["K"], INDEX["AE"]]], [[INDEX["S"], INDEX["AA"]]]], 1.0)
     assert [(text, start, end) for text, start, end in found] == [
         ("K", 0, 1),
         ("AE", 1, 3),

@@ -78,6 +78,40 @@ def test_a_pronunciation_scores_as_its_likeliest_word(
         assert said.value == score
 
 
+def test_a_rare_way_to_say_a_word_scores_less(model: LanguageModel) -> None:
+    lexicon = Lexicon({**WAYS, "a": ["A", "Iz"]}, {("a", "Iz"): 0.1})
+    before, said = model.begin(), ctypes.c_float()
+    alone = {word: model.score(before, word)[0] for word in ("a", "is")}
+    for way, best in (("A", alone["a"]), ("Iz", max(alone["is"], alone["a"] + np.log(0.1)))):
+        State(
+            library().asr_lm_score(
+                pronounced(lexicon, model).handle, before.handle, way.encode(), len(way), said
+            )
+        )
+        assert said.value == pytest.approx(best)
+
+
+def test_shares_decide_between_homophones_too(model: LanguageModel) -> None:
+    assert Writer(pronounced(Lexicon({"a": ["A"], "is": ["A"]}), model)).write(["A"]) == ("is",)
+    rare = Lexicon({"a": ["A"], "is": ["A"]}, {("is", "A"): 0.1})
+    assert Writer(pronounced(rare, model)).write(["A"]) == ("a",)
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_what_is_heard_is_less_likely_a_word_that_is_rarely_said_so(
+    model: LanguageModel, with_model: bool
+) -> None:
+    found = {}
+    for share in (1.0, 1e-3):
+        lexicon = Lexicon({"dog": ["Iz"], "cat": ["sz"]}, {("dog", "Iz"): share})
+        tokenizer = PhoneTokenizer(lexicon)
+        log_probs = heard(tokenizer, "Iz")
+        log_probs[1, [tokenizer.spell("Iz")[0], tokenizer.spell("sz")[0]]] = np.log([0.7, 0.2])
+        decoder = BeamDecoder(tokenizer.pieces, CONFIG, model if with_model else None, lexicon=lexicon)
+        found[share] = decode(decoder, log_probs)
+    assert found == {1.0: "dog", 1e-3: "cat"}
+
+
 def test_words_around_decide_between_homophones(tokenizer: PhoneTokenizer, model: LanguageModel) -> None:
     decoder = BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=tokenizer.lexicon)
     assert decode(decoder, heard(tokenizer, "DEr Iz A dcg")) == "there is a dog"
@@ -215,19 +249,25 @@ def test_what_a_word_can_come_to_is_looked_ahead_for_behind_the_word_before(
 ) -> None:
     ngrams = random_ngrams(list(WAYS), order, np.random.default_rng(order))
     model = LanguageModel.open(ngrams.write(tmp_path / "random.arpa"))
-    scored = pronounced(tokenizer.lexicon, model)
+    shares = {("a", "e"): 0.05, ("dogs", "dcgz"): 0.5, ("cat", "k@t"): 0.3}
+    scored = pronounced(Lexicon(WAYS, shares), model)
     said = sorted({way[:n] for ways in WAYS.values() for way in ways for n in range(1, len(way) + 1)})
     compared = 0
     for before in [None, *WAYS]:
         state = State() if before is None else model.score(model.begin(), before)[1]
         for letters in said:
-            words = [word for word, ways in WAYS.items() if any(way.startswith(letters) for way in ways)]
-            best = max(ngrams.table[word,][0] for word in words)
+            words = {
+                word: max(np.log(shares.get((word, way), 1)) for way in ways if way.startswith(letters))
+                for word, ways in WAYS.items()
+                if any(way.startswith(letters) for way in ways)
+            }
+            best = max(ngrams.table[word,][0] + share for word, share in words.items())
             if before and order > 1:
                 best += ngrams.table[before,][1]
-                best = max(
-                    [best, *(ngrams.table[before, w][0] for w in words if (before, w) in ngrams.table)]
-                )
+                pairs = {
+                    word: ngrams.table[before, word][0] for word in words if (before, word) in ngrams.table
+                }
+                best = max([best, *(log_prob + words[word] for word, log_prob in pairs.items())])
             found = library().asr_lm_best_below(scored.handle, state.handle, letters.encode(), len(letters))
             assert found == pytest.approx(best, abs=1e-5)
             compared += 1

@@ -86,9 +86,10 @@ EXPORT LanguageModel* asr_lm_callback(const LanguageModel* lexicon, int order, S
 }
 
 // Of the words of `model`, which may be null, by how they are said: see pronunciations.h.
-EXPORT LanguageModel* asr_lm_pronounced(const LanguageModel* model, const char* lexicon, size_t size, char* error) {
+EXPORT LanguageModel* asr_lm_pronounced(const LanguageModel* model, const char* lexicon, size_t size,
+                                        const float* log_probs, char* error) {
   return guarded<LanguageModel*>(error, nullptr,
-                                 [&] { return new Pronunciations(model, std::string(lexicon, size)); });
+                                 [&] { return new Pronunciations(model, std::string(lexicon, size), log_probs); });
 }
 
 // `model` mixed with a neural one: see neural.h.

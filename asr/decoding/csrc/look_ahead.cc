@@ -12,9 +12,9 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 LookAhead::LookAhead(const LanguageModel* words, Tree tree)
     : words_(words), tree_(std::move(tree)), found_(tree_.alone.size(), kNothing) {
-  for (const auto& [word, node] : tree_.ends) {
-    if (first_end_.size() < word + 2) first_end_.resize(word + 2);
-    ++first_end_[word + 1];
+  for (const End& end : tree_.ends) {
+    if (first_end_.size() < end.word + 2) first_end_.resize(end.word + 2);
+    ++first_end_[end.word + 1];
   }
   for (size_t word = 1; word < first_end_.size(); ++word) first_end_[word] += first_end_[word - 1];
   if (!words) return;
@@ -43,10 +43,11 @@ const LookAhead::Row& LookAhead::make(uint32_t before) const {
   row->backoff = words_->backoff(before);
   std::vector<int32_t> nodes;
   for (uint32_t i = first_[before]; i < first_[before + 1]; ++i) {
-    const auto [word, log_prob] = followers_[i];
+    const uint32_t word = followers_[i].word;
     for (uint32_t end = first_end_[word]; end < first_end_[word + 1]; ++end) {
+      const float log_prob = followers_[i].log_prob + tree_.ends[end].log_prob;
       // As far as there is something to gain: above a node that is as likely by others, they have been there.
-      for (int32_t node = tree_.ends[end].second;
+      for (int32_t node = tree_.ends[end].node;
            node > 0 && log_prob > std::max(found_[node], row->backoff + tree_.alone[node]); node = tree_.parents[node]) {
         if (found_[node] == kNothing) nodes.push_back(node);
         found_[node] = log_prob;

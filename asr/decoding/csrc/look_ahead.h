@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <utility>
 #include <vector>
 
 #include "language_model.h"
@@ -20,10 +19,15 @@ namespace asr {
 
 class LookAhead {
  public:
+  struct End {
+    uint32_t word;
+    int32_t node;
+    float log_prob;  // of the word's end here, to be added to the word's
+  };
   struct Tree {
-    std::vector<int32_t> parents;                    // by node; a parent comes before its children, the root is 0
-    std::vector<float> alone;                        // by node: the highest unigram ln P at or below
-    std::vector<std::pair<uint32_t, int32_t>> ends;  // words, and the nodes at which they end, sorted
+    std::vector<int32_t> parents;  // by node; a parent comes before its children, the root is 0
+    std::vector<float> alone;      // by node: the highest unigram ln P at or below
+    std::vector<End> ends;         // sorted by word
   };
 
   // words: null where nothing is known of what follows what.

@@ -15,9 +15,9 @@ namespace asr {
 
 class Pronunciations final : public LanguageModel {
  public:
-  // lexicon: a line a pronunciation, "phones word"; words: may be null, then all words are equally likely, else
-  // those that it does not know are left out.
-  Pronunciations(const LanguageModel* words, const std::string& lexicon);
+  // lexicon: a line a pronunciation, "phones word"; log_probs: one a line, what it scores besides where it is said
+  // that way; words: may be null, then all words are equally likely, else those that it does not know are left out.
+  Pronunciations(const LanguageModel* words, const std::string& lexicon, const float* log_probs);
 
   LmState begin() const override { return words_ ? words_->begin() : LmState{}; }
   float score(const LmState& in, uint32_t word, LmState* out) const override;
@@ -41,9 +41,14 @@ class Pronunciations final : public LanguageModel {
     uint32_t word;     // number of the pronunciation, 0: none ends here
   };
 
+  struct Homophone {
+    uint32_t word;  // id of the model of words
+    float log_prob;
+  };
+
   std::vector<Node> nodes_;
-  std::vector<uint32_t> first_;       // by pronunciation: where its words begin in `homophones_`
-  std::vector<uint32_t> homophones_;  // ids of the model of words
+  std::vector<uint32_t> first_;  // by pronunciation: where its words begin in `homophones_`
+  std::vector<Homophone> homophones_;
   const LanguageModel* words_;
   std::unique_ptr<LookAhead> look_ahead_;
 };
