@@ -4,8 +4,8 @@
         --phones exp/phones.ctm --output exp/bundle/lexicon.txt
 
 Shares are those of Kaldi's lexiconp.txt (Chen et al. 2015, "Pronunciation and silence probability modeling
-for ASR"): one more than a way's count, over that of the usual way, which comes first. Words with one way, and
-those that are never said, stay as they are.
+for ASR"): a way's count and one more, or what the lexicon says already in place of one, over that of the usual
+way, which comes first. Words with one way, and those that are never said, stay as they are.
 """
 
 from __future__ import annotations
@@ -38,13 +38,10 @@ def with_shares(lexicon: Lexicon, counts: Mapping[tuple[str, str], int]) -> Lexi
     ways: dict[str, tuple[str, ...]] = {}
     shares: dict[tuple[str, str], float] = {}
     for word, own in lexicon.ways.items():
-        times = {way: counts.get((word, way), 0) + 1 for way in own}
+        times = {way: counts.get((word, way), 0) + lexicon.shares.get((word, way), 1.0) for way in own}
         ways[word] = (*sorted(own, key=lambda way: -times[way]),)
-        if max(times.values()) > 1:
-            usual = times[ways[word][0]]
-            shares |= {(word, way): times[way] / usual for way in ways[word][1:]}
-        else:
-            shares |= {(word, way): lexicon.shares[word, way] for way in own if (word, way) in lexicon.shares}
+        usual = times[ways[word][0]]
+        shares |= {(word, way): times[way] / usual for way in own if times[way] < usual}
     return Lexicon(ways, shares)
 
 

@@ -31,21 +31,28 @@ fi
 #    they are hotwords
 words() { cut -d ' ' -f 1 "$1" | sort -u; }
 if [ ! -f $exp/hotwords.txt ]; then
-    python -m data_prep.lexicon --known asr/models/en-small/lexicon.txt --cuts $data/train.jsonl.gz --output $exp/lexicon.txt
-    comm -13 <(words asr/models/en-small/lexicon.txt) <(words $exp/lexicon.txt) >$exp/hotwords.txt
+    python -m data_prep.lexicon --known asr/models/en-small/lexicon.txt --cuts $data/train.jsonl.gz --output $exp/ways.txt
+    comm -13 <(words asr/models/en-small/lexicon.txt) <(words $exp/ways.txt) >$exp/hotwords.txt
 fi
 
-# 3. What the model of the package makes of it
+# 3. In which of their ways they were said, as en-small hears it, and how often: "a" the letter is not the article
+if [ ! -f $exp/lexicon.txt ]; then
+    python -m data_prep.phone_alignment --model asr/models/en-small --cuts $data/{train,dev}.jsonl.gz --output $exp/phones.ctm
+    python -m data_prep.pronunciation_shares --lexicon $exp/ways.txt --cuts $data/train.jsonl.gz --phones $exp/phones.ctm \
+        --output $exp/lexicon.txt
+fi
+
+# 4. What the model of the package makes of it
 [ -d $exp/before ] || asr evaluate --cuts $data/dev.jsonl.gz --output-dir $exp/before
 
-# 4. Fine-tuning, minutes
+# 5. Fine-tuning, minutes
 [ -d $exp/bundle ] || asr train --config configs/your-data.yaml --ckpt_path last
 
-# 5. Settings of decoding and language models of the model that it comes from, and one of your sentences alone
+# 6. Settings of decoding and language models of the model that it comes from, and one of your sentences alone
 [ -f $exp/bundle/lm.bin ] || cp asr/models/en-small/{lm.bin,neural-lm.safetensors,decoding.yaml} $exp/bundle/
 [ -f $exp/own.bin ] || python -m data_prep.texts $data/train.jsonl.gz | asr lm - --order 3 --output $exp/own.bin
 
-# 6. What it was worth, and what the second language model makes of it, which knows no other words than yours
+# 7. What it was worth, and what the second language model makes of it, which knows no other words than yours
 after() { asr evaluate --model $exp/bundle --cuts $data/dev.jsonl.gz --output-dir "$exp/$1" "${@:2}"; }
 after after --hotwords $exp/hotwords.txt
 after own --lm $exp/own.bin

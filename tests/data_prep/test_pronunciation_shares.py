@@ -28,9 +28,12 @@ def test_the_usual_way_comes_first_and_the_others_have_shares_of_it() -> None:
     assert shared.shares == {("the", "DI"): 2 / 8, ("the", "Di"): 1 / 8, ("a", "e"): 1 / 4}
 
 
-def test_words_that_were_not_heard_keep_the_shares_that_they_had() -> None:
+def test_shares_that_are_known_count_as_one_word_that_was_said() -> None:
     known = Lexicon(LEXICON.ways, {("or", "R"): 0.3, ("a", "e"): 0.2})
-    assert with_shares(known, {("a", "A"): 1}).shares == {("or", "R"): 0.3, ("a", "e"): 0.5}
+    assert with_shares(known, {("a", "A"): 1}).shares == {("or", "R"): 0.3, ("a", "e"): 0.1}
+    turned = with_shares(known, {("a", "e"): 4})
+    assert turned.ways["a"] == ("e", "A")
+    assert turned.shares == {("or", "R"): 0.3, ("a", "A"): 1 / 4.2}
 
 
 def test_from_alignments_to_a_lexicon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

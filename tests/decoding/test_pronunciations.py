@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from asr import lexicon as lexicon_module
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam import BeamDecoder, accept_batch
 from asr.decoding.config import OF_PHONES
 from asr.decoding.homophones import Writer
 from asr.decoding.hotwords import Hotword, read_hotwords
@@ -251,7 +251,7 @@ def test_what_a_word_can_come_to_is_looked_ahead_for_behind_the_word_before(
     model = LanguageModel.open(ngrams.write(tmp_path / "random.arpa"))
     shares = {("a", "e"): 0.05, ("dogs", "dcgz"): 0.5, ("cat", "k@t"): 0.3}
     scored = pronounced(Lexicon(WAYS, shares), model)
-    said = sorted({way[:n] for ways in WAYS.values() for way in ways for n in range(1, len(way) + 1)})
+    said = sorted({way[:n] for ways in WAYS.values() for way in ways for n in range(len(way) + 1)})
     compared = 0
     for before in [None, *WAYS]:
         state = State() if before is None else model.score(model.begin(), before)[1]
@@ -273,6 +273,32 @@ def test_what_a_word_can_come_to_is_looked_ahead_for_behind_the_word_before(
             compared += 1
     assert compared == len(said) * (1 + len(WAYS))
     assert library().asr_lm_best_below(scored.handle, state.handle, b"zz", 2) == -np.inf
+
+
+def test_streams_that_look_ahead_at_the_same_time_hear_what_they_hear_alone(
+    tokenizer: PhoneTokenizer, tmp_path: Path
+) -> None:
+    ngrams = random_ngrams(list(WAYS), 2, np.random.default_rng(5))
+    path = ngrams.write(tmp_path / "random.arpa")
+    rng = np.random.default_rng(6)
+    ways = [way for ways in WAYS.values() for way in ways]
+    said = [heard(tokenizer, " ".join(rng.choice(ways, 6)), sure=0.5)[:30] for _ in range(16)]
+    lengths = [len(log_probs) for log_probs in said]
+    batch = np.stack([np.pad(rows, ((0, 30 - len(rows)), (0, 0))) for rows in said])
+
+    def decoded(threads: int) -> list[str]:
+        fresh = Lexicon(WAYS)  # nothing has been looked ahead for with it
+        model = LanguageModel.open(path)
+        decoders = [BeamDecoder(tokenizer.pieces, CONFIG, model, lexicon=fresh) for _ in said]
+        accept_batch(decoders, batch, lengths, threads)
+        for decoder in decoders:
+            decoder.flush()
+        return [" ".join(word.text for word in decoder.take()) for decoder in decoders]
+
+    alone = decoded(1)
+    assert len(set(alone)) > 8
+    for _ in range(20):
+        assert decoded(8) == alone
 
 
 def test_a_word_that_mostly_follows_the_one_before_is_not_lost_in_a_narrow_beam(

@@ -8,10 +8,25 @@ namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
+// Nodes that have been marked, and are no more at the end, whatever happens.
+struct Marked {
+  std::vector<float>& marks;
+  std::vector<int32_t> nodes;
+
+  ~Marked() {
+    for (const int32_t node : nodes) marks[node] = kNothing;
+  }
+  void mark(int32_t node, float value) {
+    if (marks[node] == kNothing) nodes.push_back(node);
+    marks[node] = value;
+  }
+};
+
 }  // namespace
 
 LookAhead::LookAhead(const LanguageModel* words, Tree tree)
-    : words_(words), tree_(std::move(tree)), found_(tree_.alone.size(), kNothing) {
+    : words_(words), tree_(std::move(tree)), top_(1), found_(tree_.alone.size(), kNothing) {
+  while (top_ < tree_.parents.size() && tree_.parents[top_] == 0) ++top_;
   for (const End& end : tree_.ends) {
     if (first_end_.size() < end.word + 2) first_end_.resize(end.word + 2);
     ++first_end_[end.word + 1];
@@ -41,28 +56,29 @@ const LookAhead::Row& LookAhead::make(uint32_t before) const {
   if (const Row* row = rows_[before].load()) return *row;
   auto row = std::make_unique<Row>();
   row->backoff = words_->backoff(before);
-  std::vector<int32_t> nodes;
+  Marked marked{found_, {}};
   for (uint32_t i = first_[before]; i < first_[before + 1]; ++i) {
     const uint32_t word = followers_[i].word;
     for (uint32_t end = first_end_[word]; end < first_end_[word + 1]; ++end) {
       const float log_prob = followers_[i].log_prob + tree_.ends[end].log_prob;
       // As far as there is something to gain: above a node that is as likely by others, they have been there.
-      for (int32_t node = tree_.ends[end].node;
-           node > 0 && log_prob > std::max(found_[node], row->backoff + tree_.alone[node]); node = tree_.parents[node]) {
-        if (found_[node] == kNothing) nodes.push_back(node);
-        found_[node] = log_prob;
+      for (int32_t node = tree_.ends[end].node; log_prob > std::max(found_[node], row->backoff + tree_.alone[node]);
+           node = tree_.parents[node]) {
+        marked.mark(node, log_prob);
       }
     }
   }
+  for (size_t node = 0; node < top_; ++node) {
+    row->top.push_back(std::max(found_[node], row->backoff + tree_.alone[node]));
+  }
   uint32_t size = 1;
-  while (size < nodes.size() + nodes.size() / 2 + 1) size *= 2;
+  while (size < marked.nodes.size() + marked.nodes.size() / 2 + 1) size *= 2;
   row->mask = size - 1;
   row->slots.assign(size, {-1, 0});
-  for (const int32_t node : nodes) {
+  for (const int32_t node : marked.nodes) {
     uint32_t at = row->place(node);
     while (row->slots[at].node >= 0) at = (at + 1) & row->mask;
     row->slots[at] = {node, found_[node]};
-    found_[node] = kNothing;
   }
   rows_[before].store(row.get(), std::memory_order_release);
   return *row.release();

@@ -25,7 +25,7 @@ class LookAhead {
     float log_prob;  // of the word's end here, to be added to the word's
   };
   struct Tree {
-    std::vector<int32_t> parents;  // by node; a parent comes before its children, the root is 0
+    std::vector<int32_t> parents;  // by node, breadth first; that of the root, 0, is 0
     std::vector<float> alone;      // by node: the highest unigram ln P at or below
     std::vector<End> ends;         // sorted by word
   };
@@ -48,7 +48,7 @@ class LookAhead {
     float log_prob;
   };
 
-  // A hash table of nodes, behind one word.
+  // Behind one word: the root and its children, which are asked for most, and a hash table of other nodes.
   struct Row {
     struct Slot {
       int32_t node;  // -1: none
@@ -56,10 +56,12 @@ class LookAhead {
     };
     float backoff;
     uint32_t mask;
+    std::vector<float> top;
     std::vector<Slot> slots;
 
     uint32_t place(int32_t node) const { return static_cast<uint32_t>(node) * 0x9e3779b1u >> 7 & mask; }
     float best(int32_t node, float alone) const {
+      if (static_cast<size_t>(node) < top.size()) return top[static_cast<size_t>(node)];
       for (uint32_t at = place(node);; at = (at + 1) & mask) {
         if (slots[at].node == node) return slots[at].best;
         if (slots[at].node < 0) return backoff + alone;
@@ -71,6 +73,7 @@ class LookAhead {
 
   const LanguageModel* words_;
   Tree tree_;
+  size_t top_;                       // the root and its children
   std::vector<uint32_t> first_;      // by word, and one more: where the words that follow it begin in `followers_`
   std::vector<Follower> followers_;  // that are likelier than by the back-off
   std::vector<uint32_t> first_end_;  // by word, and one more: where its nodes begin in `tree_.ends`
