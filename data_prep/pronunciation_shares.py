@@ -4,8 +4,8 @@
         --phones exp/phones.ctm --output exp/bundle/lexicon.txt
 
 Shares are those of Kaldi's lexiconp.txt (Chen et al. 2015, "Pronunciation and silence probability modeling
-for ASR"): a way's count and one more, or what the lexicon says already in place of one, over that of the usual
-way, which comes first. Words with one way, and those that are never said, stay as they are.
+for ASR"): a way's count and one more, or what the lexicon says already in place of one, over that of the
+usual way, which comes first. Words with one way, and those that are never said, stay as they are.
 """
 
 from __future__ import annotations
