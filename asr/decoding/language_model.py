@@ -174,9 +174,9 @@ class PronouncedModel:
     def __init__(self, lexicon: Lexicon, model: LanguageModel | None) -> None:
         self.model, self._lexicon = model, lexicon  # the model has to live as long
         self._words: dict[str, dict[str, float]] = {}
-        said = [(way, word) for word, ways in lexicon.ways.items() for way in ways]
-        text = "".join(f"{way} {word}\n" for way, word in said).encode()
-        log_probs = np.array([self._log_prob(word, way) for way, word in said], np.float32)
+        said = [(word, way) for word, ways in lexicon.ways.items() for way in ways]
+        text = "".join([f"{way} {word}\n" for word, way in said]).encode()
+        log_probs = np.log([lexicon.shares.get(pair, 1.0) for pair in said]).astype(np.float32)
         words = None if model is None else model.handle
         self.handle = checked(library().asr_lm_pronounced, words, text, len(text), log_probs.ctypes)
 
@@ -184,14 +184,11 @@ class PronouncedModel:
         """Those that are said so, and that the model knows, with the logarithm of its share."""
         if way not in self._words:
             self._words[way] = {
-                word: self._log_prob(word, way)
+                word: math.log(self._lexicon.shares.get((word, way), 1.0))
                 for word in self._lexicon.homophones.get(way, ())
                 if self.model is None or self.model.knows(word)
             }
         return self._words[way]
-
-    def _log_prob(self, word: str, way: str) -> float:
-        return math.log(self._lexicon.shares.get((word, way), 1.0))
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):
