@@ -78,7 +78,8 @@ void run(uint32_t seed) {
   const int32_t vocabulary = static_cast<int32_t>(pieces->size());
   static const Toy toy;
   static const auto both = mixed(toy);
-  static const asr::Pronunciations pronounced(both.get(), "a a\na b\nb ab\nab ab\naba bbb\nbb bb\n");
+  static const float shares[] = {0, -1, 0, -0.5f, -2, 0};
+  static const asr::Pronunciations pronounced(both.get(), "a a\na b\nb ab\nab ab\naba bbb\nbb bb\n", shares);
   const asr::LanguageModel* const models[] = {nullptr, &toy, both.get(), &pronounced};
   const asr::Options options = {static_cast<int32_t>(1 + below(20)), static_cast<int32_t>(1 + below(8)),
                                 static_cast<int64_t>(1 + below(40)), 2 + 10 * uniform(), 2 + 15 * uniform(),
