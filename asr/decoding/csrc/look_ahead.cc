@@ -68,6 +68,7 @@ const LookAhead::Row& LookAhead::make(uint32_t before) const {
       }
     }
   }
+  row->top.reserve(top_);
   for (size_t node = 0; node < top_; ++node) {
     row->top.push_back(std::max(found_[node], row->backoff + tree_.alone[node]));
   }
