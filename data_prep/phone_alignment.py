@@ -77,12 +77,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--cuts", type=Path, nargs="+", required=True, metavar="MANIFEST")
     parser.add_argument("--known", type=Path, nargs="*", default=[], metavar="CTM", help="leave these out")
+    parser.add_argument("--lexicon", type=Path, metavar="LEXICON", help="in place of the model's")
     parser.add_argument("--output", type=Path, required=True, metavar="CTM")
     args = parser.parse_args(argv)
     bundle = load_bundle(args.model)
     model, tokenizer = bundle.model, bundle.tokenizer
     if not isinstance(tokenizer, PhoneTokenizer):
         raise UserError(f"{args.model}: its tokens are no phones; train a model with a lexicon as tokenizer")
+    lexicon = Lexicon.load(args.lexicon) if args.lexicon else tokenizer.lexicon
     known = read_phone_times(args.known)
     cuts = [cut for cut in load_cuts(args.cuts) if cut.id not in known and cut.supervisions[0].text]
     utterances = Utterances(cuts, [[]] * len(cuts), model.config.frontend.rate)
@@ -90,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     with progress() as bar:
         for row in bar.track(range(len(cuts)), description="aligning"):
             try:
-                words = pronounce(cuts[row].supervisions[0].text or "", tokenizer.lexicon)
+                words = pronounce(cuts[row].supervisions[0].text or "", lexicon)
             except KeyError:
                 left_out += 1
                 continue

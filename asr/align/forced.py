@@ -91,7 +91,7 @@ def align(log_probs: NDArray[np.float32], words: Sequence[Spelling], timing: Tim
 
 def _said(log_probs: NDArray[np.float32], words: Sequence[Sequence[Way]]) -> list[Way]:
     """`choose_ways` for texts of any length: piece by piece, at the times that the first ways have."""
-    if len(words) <= PIECE:
+    if len(words) <= PIECE or all(len(ways) == 1 for ways in words):
         return choose_ways(log_probs, words)
     spans = align_tokens(log_probs, [token for ways in words for token in ways[0]])
     starts = np.cumsum([0, *(len(ways[0]) for ways in words)])[:-1:PIECE]

@@ -37,7 +37,8 @@ fi
 
 # 3. In which of their ways they were said, as en-small hears it, and how often: "a" the letter is not the article
 if [ ! -f $exp/lexicon.txt ]; then
-    python -m data_prep.phone_alignment --model asr/models/en-small --cuts $data/{train,dev}.jsonl.gz --output $exp/phones.ctm
+    python -m data_prep.phone_alignment --model asr/models/en-small --lexicon $exp/ways.txt --cuts $data/{train,dev}.jsonl.gz \
+        --output $exp/phones.ctm
     python -m data_prep.pronunciation_shares --lexicon $exp/ways.txt --cuts $data/train.jsonl.gz --phones $exp/phones.ctm \
         --output $exp/lexicon.txt
 fi

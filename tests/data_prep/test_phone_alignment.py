@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 
 from asr.errors import UserError
 from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.phones import INDEX, LETTERS
-from data_prep.phone_alignment import align_phones, pronounce
+from data_prep import tsv
+from data_prep.phone_alignment import align_phones, main, pronounce
 
 TOKENIZER = PhoneTokenizer(Lexicon({"a": (LETTERS["AH"], LETTERS["EY"]), "cat": ("k@t",)}))
 WORDS = [[[INDEX["K"], INDEX["AE"], INDEX["T"]]], [[INDEX["T"], INDEX["AA"]], [INDEX["D"], INDEX["AA"]]]]
@@ -65,3 +69,19 @@ def test_words_may_follow_one_another_without_silence() -> None:
 def test_more_phones_than_frames_have_no_alignment() -> None:
     with pytest.raises(UserError, match="too long"):
         align_phones(emitted("k@"), WORDS, 0.02)
+
+
+def test_words_that_the_model_lacks_may_be_in_another_lexicon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "x.wav", np.sin(np.arange(16000)) / 2, 16000)
+    (tmp_path / "t.tsv").write_text("utt_id\tspeaker\tpath\ttext\nx\ts\tx.wav\tbilboing\n")
+    assert tsv.main([str(tmp_path / "t.tsv"), "--output", str(tmp_path / "cuts.jsonl.gz")]) == 0
+    (tmp_path / "lexicon.txt").write_text("bilboing B IH L B OW IH NG\n")
+    files = ["--cuts", str(tmp_path / "cuts.jsonl.gz"), "--output", str(tmp_path / "x.ctm")]
+    assert main(["--model", "en-small", *files]) == 0
+    assert "0 utterances, 1 left out" in capsys.readouterr().out
+    assert main(["--model", "en-small", "--lexicon", str(tmp_path / "lexicon.txt"), *files]) == 0
+    assert "1 utterances, 0 left out" in capsys.readouterr().out
+    said = [line.split()[-1] for line in (tmp_path / "x.ctm").read_text().splitlines()]
+    assert [phone for phone in said if phone != "SIL"] == ["B", "IH", "L", "B", "OW", "IH", "NG"]
