@@ -70,6 +70,9 @@ class Lexicon:
                 share = self.shares.get((word, way))
                 yield f"{word} {names(way)}\n" if share is None else f"{word} {share:.2g} {names(way)}\n"
 
+    def share(self, word: str, way: str) -> float:
+        return self.shares.get((word, way), 1.0)
+
     def __contains__(self, word: str) -> bool:
         return word in self.ways
 

@@ -38,7 +38,7 @@ def with_shares(lexicon: Lexicon, counts: Mapping[tuple[str, str], int]) -> Lexi
     ways: dict[str, tuple[str, ...]] = {}
     shares: dict[tuple[str, str], float] = {}
     for word, own in lexicon.ways.items():
-        times = {way: counts.get((word, way), 0) + lexicon.shares.get((word, way), 1.0) for way in own}
+        times = {way: counts.get((word, way), 0) + lexicon.share(word, way) for way in own}
         ways[word] = (*sorted(own, key=lambda way: -times[way]),)
         usual = times[ways[word][0]]
         shares |= {(word, way): times[way] / usual for way in own if times[way] < usual}

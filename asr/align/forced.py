@@ -75,7 +75,7 @@ def align(log_probs: NDArray[np.float32], words: Sequence[Spelling], timing: Tim
     beside the log-probabilities: 2 L (T - L) bytes. UserError where the text does not fit into T frames, or
     into `MOST_BYTES`.
     """
-    said = _said(log_probs, [word.ways for word in words])
+    said = _choose_ways(log_probs, [word.ways for word in words])
     spans = align_tokens(log_probs, [token for way in said for token in way])
     bounds = pairwise(np.cumsum([0, *map(len, said)]).tolist())
     duration = len(log_probs) * timing.frame
@@ -89,7 +89,7 @@ def align(log_probs: NDArray[np.float32], words: Sequence[Spelling], timing: Tim
     return found
 
 
-def _said(log_probs: NDArray[np.float32], words: Sequence[Sequence[Way]]) -> list[Way]:
+def _choose_ways(log_probs: NDArray[np.float32], words: Sequence[Sequence[Way]]) -> list[Way]:
     """`choose_ways` for texts of any length: piece by piece, at the times that the first ways have."""
     if len(words) <= PIECE or all(len(ways) == 1 for ways in words):
         return choose_ways(log_probs, words)

@@ -176,7 +176,7 @@ class PronouncedModel:
         self._words: dict[str, dict[str, float]] = {}
         said = [(word, way) for word, ways in lexicon.ways.items() for way in ways]
         text = "".join([f"{way} {word}\n" for word, way in said]).encode()
-        log_probs = np.log([lexicon.shares.get(pair, 1.0) for pair in said]).astype(np.float32)
+        log_probs = np.log([lexicon.share(*pair) for pair in said]).astype(np.float32)
         words = None if model is None else model.handle
         self.handle = checked(library().asr_lm_pronounced, words, text, len(text), log_probs.ctypes)
 
@@ -184,7 +184,7 @@ class PronouncedModel:
         """Those that are said so, and that the model knows, with the logarithm of its share."""
         if way not in self._words:
             self._words[way] = {
-                word: math.log(self._lexicon.shares.get((word, way), 1.0))
+                word: math.log(self._lexicon.share(word, way))
                 for word in self._lexicon.homophones.get(way, ())
                 if self.model is None or self.model.knows(word)
             }

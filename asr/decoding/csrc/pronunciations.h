@@ -16,7 +16,7 @@ namespace asr {
 class Pronunciations final : public LanguageModel {
  public:
   // lexicon: a line a pronunciation, "phones word"; log_probs: one a line, what it scores besides where it is said
-  // that way; words: may be null, then all words are equally likely, else those that it does not know are left out.
+  // that way; words: may be null, then that is all that words score, else those that it does not know are left out.
   Pronunciations(const LanguageModel* words, const std::string& lexicon, const float* log_probs);
 
   LmState begin() const override { return words_ ? words_->begin() : LmState{}; }
