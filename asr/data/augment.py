@@ -41,6 +41,8 @@ class Augmentation:
     6 dB an octave, from white to brown, at a ratio of powers drawn from the range.
     cut, cut_share: such a share loses up to this part of its duration at each end, as what was recorded too
     late or stopped too early; silence stands there.
+    splice_share: such a share of the utterances of which it is known when phones were said is heard with its
+    words in another order (asr/data/splice.py).
     """
 
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
@@ -60,6 +62,7 @@ class Augmentation:
     hiss_share: float = 0.0
     cut: float = 0.25
     cut_share: float = 0.0
+    splice_share: float = 0.0
 
 
 @dataclass(frozen=True)

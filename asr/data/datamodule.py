@@ -19,12 +19,12 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from asr.data.augment import NO_AUGMENTATION, Augmentation
-from asr.data.dataset import EpochLoader, Utterances
+from asr.data.dataset import EpochLoader, Utterances, frames_needed
 from asr.data.manifest import load_cuts
 from asr.data.phones import read_phone_times
 from asr.errors import UserError
 from asr.lexicon import PhoneTokenizer
-from asr.text import UNKNOWN, Tokenizer
+from asr.text import UNKNOWN, WORD_START, Tokenizer
 
 say = rank_zero_only(print)
 NAMED = 5  # utterances named in a message; the rest is counted
@@ -78,6 +78,11 @@ class AsrData(LightningDataModule):
     def _utterances(self, manifests: Sequence[Path], name: str, augmentation: Augmentation) -> Utterances:
         if not manifests:
             raise UserError(f"data.{name}: no manifest is given; name at least one")
+        if augmentation.splice_share and not (self.phones and isinstance(self.tokenizer, PhoneTokenizer)):
+            raise UserError(
+                "data.augmentation.splice_share cuts between words: it needs data.phones, and a lexicon as"
+                " model.tokenizer"
+            )
         cuts = list(load_cuts(manifests, check_audio=True))
         tokens = [self._tokens(cut) for cut in cuts]
         fastest = max(augmentation.speeds)
@@ -90,8 +95,11 @@ class AsrData(LightningDataModule):
         )
         hours = sum(cut.duration for cut in cuts) / 3600
         say(f"{name}: {len(cuts)} utterances, {hours:.2f} h")
+        starts = frozenset(
+            token for token, piece in enumerate(self.tokenizer.pieces) if piece.startswith(WORD_START)
+        )
         return Utterances(
-            cuts, tokens, self.rate, augmentation, self.seed, 0, self._times, self.frame_samples
+            cuts, tokens, self.rate, augmentation, self.seed, 0, self._times, self.frame_samples, starts
         )
 
     def _tokens(self, cut: Cut) -> list[int]:
@@ -102,9 +110,8 @@ class AsrData(LightningDataModule):
         return self.tokenizer.encode(text, times.said if times else None)
 
     def _can_align(self, cut: Cut, tokens: Sequence[int], speed: float) -> bool:
-        """Whether CTC has a path: a frame for each token, and one for the blank between equal neighbours."""
-        frames = cut.duration * self.rate / speed / self.frame_samples
-        return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens)) <= frames
+        """Whether CTC has a path."""
+        return frames_needed(tokens) <= cut.duration * self.rate / speed / self.frame_samples
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The rows of each training batch of an epoch: a function of the seed and the epoch alone."""

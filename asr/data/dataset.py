@@ -6,6 +6,7 @@ B batch, S samples, T frames, U tokens.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from asr.data.augment import NO_AUGMENTATION, Augmentation, perturb
 from asr.data.manifest import AudioError, load_audio
 from asr.data.phones import PhoneTimes
+from asr.data.splice import splice
 from asr.phones import SILENCE, UNKNOWN
 
 
@@ -31,8 +33,13 @@ class Batch(NamedTuple):
     tokens: Tensor  # (B, U) zero-padded
     token_lengths: Tensor  # (B,)
     ids: tuple[str, ...]
-    texts: tuple[str, ...]
     phones: Tensor | None = None  # (B, T), what is said in each frame, or UNKNOWN
+
+
+class _Example(NamedTuple):
+    audio: NDArray[np.float32]  # (S,)
+    tokens: Sequence[int]  # (U,)
+    phones: NDArray[np.int64]  # (T,)
 
 
 class Utterances(Dataset):
@@ -48,9 +55,10 @@ class Utterances(Dataset):
         epoch: int = 0,
         phones: Mapping[str, PhoneTimes] | None = None,
         frame_samples: int = 1,
+        word_starts: frozenset[int] = frozenset(),
     ) -> None:
         self.cuts, self.tokens, self.rate = cuts, tokens, rate
-        self.phones, self.frame_samples = phones, frame_samples
+        self.phones, self.frame_samples, self.word_starts = phones, frame_samples, word_starts
         self.augmentation, self.seed, self.epoch = augmentation, seed, epoch
 
     def __len__(self) -> int:
@@ -58,42 +66,51 @@ class Utterances(Dataset):
 
     def audio(self, row: int) -> NDArray[np.float32]:
         """Samples (S,) at the model's rate. Raises AudioError naming the file that cannot be read."""
-        return self._perturbed(row)[0]
+        return self._example(row).audio
 
-    def _perturbed(self, row: int) -> tuple[NDArray[np.float32], float]:
-        """Samples (S,) and the speed that was drawn."""
-        cut = self.cuts[row]
+    def _example(self, row: int) -> _Example:
+        cut, tokens = self.cuts[row], self.tokens[row]
         rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(cut.id.encode())])
-        return perturb(load_audio(cut), cut.sampling_rate, self.rate, self.augmentation, rng)
+        samples = load_audio(cut)
+        times = (self.phones or {}).get(cut.id)
+        share = self.augmentation.splice_share
+        if share and times and len(times.said) == len(tokens) and rng.random() < share:
+            starts = [token in self.word_starts for token in tokens]
+            spliced = splice(samples, cut.sampling_rate, tokens, times, starts, rng)
+            frames = cut.duration * self.rate / max(self.augmentation.speeds) / self.frame_samples
+            if frames_needed(spliced.tokens) <= frames:
+                samples, tokens, times = spliced
+        samples, speed = perturb(samples, cut.sampling_rate, self.rate, self.augmentation, rng)
+        return _Example(samples, tokens, self._labels(row, times, len(samples), speed))
 
-    def _labels(self, row: int, samples: int, speed: float) -> NDArray[np.int64]:
-        """The phone in the middle of each frame (T,); 1 + phone, so that zero-padding is UNKNOWN's."""
-        assert self.phones is not None
+    def _labels(self, row: int, times: PhoneTimes | None, samples: int, speed: float) -> NDArray[np.int64]:
+        """The phone in the middle of each frame (T,), or UNKNOWN."""
         frames = -(-samples // self.frame_samples)
-        times = self.phones.get(self.cuts[row].id)
         if times is None:
             wordless = not self.cuts[row].supervisions[0].text
-            return np.full(frames, 1 + (SILENCE if wordless else UNKNOWN))
+            return np.full(frames, SILENCE if wordless else UNKNOWN)
         middle = (np.arange(frames) + 0.5) * self.frame_samples / self.rate
-        return times.labels(middle * speed) + 1
+        return times.labels(middle * speed)
 
     def __getitem__(self, rows: list[int]) -> Batch:
-        perturbed = [self._perturbed(row) for row in rows]
-        audio = [samples for samples, _ in perturbed]
+        examples = [self._example(row) for row in rows]
+        tokens = [np.asarray(example.tokens, dtype=np.int64) for example in examples]
         phones = None
         if self.phones is not None:
-            labels = [self._labels(r, len(a), speed) for r, (a, speed) in zip(rows, perturbed, strict=True)]
-            phones = _pad(labels) - 1
-        tokens = [np.asarray(self.tokens[row], dtype=np.int64) for row in rows]
+            phones = _pad([1 + example.phones for example in examples]) - 1  # zero-padding is UNKNOWN
         return Batch(
-            audio=_pad(audio),
-            lengths=torch.tensor([len(samples) for samples in audio]),
+            audio=_pad([example.audio for example in examples]),
+            lengths=torch.tensor([len(example.audio) for example in examples]),
             tokens=_pad(tokens),
             token_lengths=torch.tensor([len(sequence) for sequence in tokens]),
             ids=tuple(self.cuts[row].id for row in rows),
-            texts=tuple(self.cuts[row].supervisions[0].text or "" for row in rows),
             phones=phones,
         )
+
+
+def frames_needed(tokens: Sequence[int]) -> int:
+    """Of CTC: one for each token, and one for the blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
 
 
 def _pad(sequences: Sequence[NDArray[Any]]) -> Tensor:

@@ -79,7 +79,8 @@ def test_a_batch_holds_what_the_files_hold_zero_padded(corpus: Path) -> None:
         length = int(batch.lengths[row])
         assert np.array_equal(batch.audio[row, :length].numpy(), samples)
         assert not batch.audio[row, length:].any()
-        assert tokenizer.decode(batch.tokens[row, : batch.token_lengths[row]].tolist()) == batch.texts[row]
+        tokens = batch.tokens[row, : batch.token_lengths[row]].tolist()
+        assert tokenizer.decode(tokens) == cut.supervisions[0].text
 
 
 def test_frames_are_labelled_where_phones_are_timed_and_silent_where_nothing_is_said(corpus: Path) -> None:
@@ -207,3 +208,9 @@ def test_the_dev_set_comes_whole_and_unaugmented(make_data: DataMaker, corpus: P
 def test_no_manifest_is_an_error_that_names_the_key(make_data: DataMaker) -> None:
     with pytest.raises(UserError, match=r"data\.train"):
         make_data(train=[]).setup("fit")
+
+
+def test_words_in_another_order_need_times_of_phones(make_data: DataMaker) -> None:
+    data = make_data(augmentation=Augmentation(splice_share=0.5))
+    with pytest.raises(UserError, match=r"splice_share .* needs data\.phones, and a lexicon"):
+        data.setup("fit")
