@@ -55,7 +55,8 @@ train() { # STAGE, what differs from the config
 
 # 4. The phones, frame by frame
 train phones --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model.init_from null --model.objective.ctc 0 \
-    --model.objective.denominator 0 --model.objective.frames 1 --model.optimiser.rate 4e-3 --trainer.max_steps 7000
+    --model.objective.denominator 0 --model.objective.frames 1 --model.optimiser.rate 4e-3 --data.augmentation.splice_share 0 \
+    --trainer.max_steps 7000
 
 # 5. The phones of what PocketSphinx could not align, by what it has taught
 [ -f $exp/more.phones.ctm ] || python -m data_prep.phone_alignment --model $exp/phones/bundle --cuts $speech \
