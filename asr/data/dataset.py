@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 class _Example(NamedTuple):
     audio: NDArray[np.float32]  # (S,)
     tokens: Sequence[int]  # (U,)
-    phones: NDArray[np.int64]  # (T,)
+    phones: NDArray[np.int64]  # (T,), none where no utterance's are timed
 
 
 class Utterances(Dataset):
@@ -81,7 +81,10 @@ class Utterances(Dataset):
             if frames_needed(spliced.tokens) <= frames:
                 samples, tokens, times = spliced
         samples, speed = perturb(samples, cut.sampling_rate, self.rate, self.augmentation, rng)
-        return _Example(samples, tokens, self._labels(row, times, len(samples), speed))
+        labels = np.empty(0, np.int64)
+        if self.phones is not None:
+            labels = self._labels(row, times, len(samples), speed)
+        return _Example(samples, tokens, labels)
 
     def _labels(self, row: int, times: PhoneTimes | None, samples: int, speed: float) -> NDArray[np.int64]:
         """The phone in the middle of each frame (T,), or UNKNOWN."""
