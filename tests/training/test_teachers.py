@@ -50,7 +50,7 @@ def batch() -> Batch:
     )
     phones = torch.zeros(2, 49, dtype=torch.long)
     lengths, none = torch.tensor([15500, 9000]), torch.zeros(2, 1, dtype=torch.long)
-    return Batch(audio, lengths, none, torch.ones(2, dtype=torch.long), ("a", "b"), ("la", "so"), phones)
+    return Batch(audio, lengths, none, torch.ones(2, dtype=torch.long), ("a", "b"), phones)
 
 
 def pupil(lexicon: Path, shares: dict[str, float] | None, weight: float = 1.0) -> CtcTraining:
