@@ -19,7 +19,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from asr.data.augment import NO_AUGMENTATION, Augmentation
-from asr.data.dataset import EpochLoader, Utterances, frames_needed
+from asr.data.dataset import EpochLoader, Utterances, can_align
 from asr.data.manifest import load_cuts
 from asr.data.phones import read_phone_times
 from asr.errors import UserError
@@ -89,7 +89,10 @@ class AsrData(LightningDataModule):
         if self.tokenizer.lexicon is not None:
             known = [UNKNOWN not in ids for ids in tokens]
             cuts, tokens = _keep(known, cuts, tokens, name, "with words that the lexicon lacks")
-        fits = [self._can_align(cut, ids, fastest) for cut, ids in zip(cuts, tokens, strict=True)]
+        frame_rate = self.rate / self.frame_samples
+        fits = [
+            can_align(ids, cut.duration / fastest, frame_rate) for cut, ids in zip(cuts, tokens, strict=True)
+        ]
         cuts, tokens = _keep(
             fits, cuts, tokens, name, "that cannot be aligned, having more tokens than frames"
         )
@@ -108,10 +111,6 @@ class AsrData(LightningDataModule):
             return self.tokenizer.encode(text)
         times = (self._times or {}).get(cut.id)
         return self.tokenizer.encode(text, times.said if times else None)
-
-    def _can_align(self, cut: Cut, tokens: Sequence[int], speed: float) -> bool:
-        """Whether CTC has a path."""
-        return frames_needed(tokens) <= cut.duration * self.rate / speed / self.frame_samples
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The rows of each training batch of an epoch: a function of the seed and the epoch alone."""

@@ -77,8 +77,8 @@ class Utterances(Dataset):
         if share and times and len(times.said) == len(tokens) and rng.random() < share:
             starts = [token in self.word_starts for token in tokens]
             spliced = splice(samples, cut.sampling_rate, tokens, times, starts, rng)
-            frames = cut.duration * self.rate / max(self.augmentation.speeds) / self.frame_samples
-            if frames_needed(spliced.tokens) <= frames:
+            shortest = cut.duration / max(self.augmentation.speeds)
+            if can_align(spliced.tokens, shortest, self.rate / self.frame_samples):
                 samples, tokens, times = spliced
         samples, speed = perturb(samples, cut.sampling_rate, self.rate, self.augmentation, rng)
         labels = np.empty(0, np.int64)
@@ -111,9 +111,9 @@ class Utterances(Dataset):
         )
 
 
-def frames_needed(tokens: Sequence[int]) -> int:
-    """Of CTC: one for each token, and one for the blank between equal neighbours."""
-    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
+def can_align(tokens: Sequence[int], seconds: float, frame_rate: float) -> bool:
+    """Whether CTC has a path: a frame for each token, and one for the blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens)) <= seconds * frame_rate
 
 
 def _pad(sequences: Sequence[NDArray[Any]]) -> Tensor:
