@@ -67,7 +67,7 @@ def library() -> ctypes.CDLL | str:
     loaded.mgu_weight_gradients.argtypes = [pointer] * 7 + [size] * 4 + [integer] * 2
     loaded.step_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer] * 2
     loaded.vad_forward.argtypes = [pointer] * 4 + [size] * 2 + [integer]
-    loaded.denominator.argtypes = [pointer] * 13 + [size] * 4 + [integer]
+    loaded.denominator.argtypes = [pointer] * 13 + [size] * 4 + [integer] * 2
     return loaded
 
 

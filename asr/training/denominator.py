@@ -125,7 +125,9 @@ class _InC(torch.autograd.Function):
         occupied = torch.zeros_like(given)
         lengths = frames.long().contiguous()
         pointers = (tensor.data_ptr() for tensor in (given, lengths, *graph, total, occupied))
-        if cpu.loaded().denominator(*pointers, *given.shape, len(graph.tokens), cpu.threads()):
+        if cpu.loaded().denominator(
+            *pointers, *given.shape, len(graph.tokens), cpu.threads(), cpu.instruction_set()
+        ):
             raise MemoryError("not enough memory for the sums of the denominator")
         ctx.save_for_backward(occupied)
         return total.to(log_probs.dtype)

@@ -46,12 +46,14 @@ def enumerated(log_probs: Tensor, graph: DenominatorGraph) -> Tensor:
     return total.log()
 
 
-@pytest.fixture(params=["C", "anywhere"])
+@pytest.fixture(params=["C", "portable C", "anywhere"])
 def _back_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "anywhere":
         monkeypatch.setattr(cpu, "is_available", lambda: False)
     elif not cpu.is_available():
         pytest.skip("no C compiler")
+    elif request.param == "portable C":
+        monkeypatch.setattr(cpu, "instruction_set", lambda: 0)
 
 
 TEXTS = [[1, 2, 3, 3], [2, 2, 1], [2, 3, 3, 3, 1, 2, 2, 1], []]
@@ -71,6 +73,26 @@ def test_value_and_gradient_are_those_of_enumeration(order: int) -> None:
     (gradient,) = torch.autograd.grad((found * weights).sum(), log_probs, retain_graph=True)
     (right,) = torch.autograd.grad((wanted * weights).sum(), log_probs)
     torch.testing.assert_close(gradient.double(), right, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("_back_end")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_utterance_is_the_same_in_any_company(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 utterances are more than a vector has lanes; some end early, and one has no frames."""
+    monkeypatch.setattr(cpu, "threads", lambda: threads)
+    torch.manual_seed(0)
+    graph = denominator_graph(TEXTS, 4, 3)
+    log_probs = torch.randn(13, 9, 4).log_softmax(-1).requires_grad_()
+    frames = torch.tensor([9, 3, 1, 8, 9, 9, 2, 7, 0, 5, 9, 4, 6])
+    together = log_denominator(log_probs, frames, graph)
+    alone = torch.cat(
+        [log_denominator(log_probs[i : i + 1, : frames[i]], frames[i : i + 1], graph) for i in range(13)]
+    )
+    torch.testing.assert_close(together, alone)
+    gradient, right = (torch.autograd.grad(each.sum(), log_probs)[0] for each in (together, alone))
+    torch.testing.assert_close(gradient, right)
+    behind = torch.arange(9) >= frames[:, None]
+    assert not gradient[behind].any()
 
 
 @pytest.mark.usefixtures("_back_end")

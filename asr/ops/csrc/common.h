@@ -25,11 +25,16 @@ static int64_t round_up(int64_t size, int64_t multiple) { return ceil_div(size, 
 #endif
 #endif
 
-/* Zeroed, on a cache line; free() releases it. */
-static float *allocate(int64_t floats)
+/* On a cache line; free() releases it. */
+static inline float *allocate_dirty(int64_t floats)
 {
     void *memory = NULL;
-    const size_t bytes = (size_t)round_up(floats * 4 + 64, 64);
-    if (posix_memalign(&memory, 64, bytes)) return NULL;
-    return memset(memory, 0, bytes);
+    return posix_memalign(&memory, 64, (size_t)round_up(floats * 4 + 64, 64)) ? NULL : memory;
+}
+
+/* The same, zeroed. */
+static inline float *allocate(int64_t floats)
+{
+    float *memory = allocate_dirty(floats);
+    return memory ? memset(memory, 0, (size_t)floats * 4) : NULL;
 }
