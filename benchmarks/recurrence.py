@@ -75,7 +75,8 @@ def measure(
             with torch.no_grad():
                 layer(inputs)
             middle = now()
-            torch.autograd.grad(layer(inputs), [inputs, *parameters], gradient)
+            outputs = layer(inputs)
+            torch.autograd.grad(outputs, [inputs, *parameters], gradient.to(outputs.dtype))
             times[name].append((middle - start, now() - middle))
     return {
         name: (statistics.median(f for f, _ in rounds[1:]), statistics.median(b for _, b in rounds[1:]))
@@ -102,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--sizes", type=size_of, nargs="+", default=SIZES, metavar="B,T,H")
     parser.add_argument("--no-reset-gate", action="store_true")
+    parser.add_argument("--bfloat16", action="store_true", help="under autocast, as mixed precision trains")
     add_output(parser)
     arguments = parser.parse_args(argv)
     check_output(arguments.output)
@@ -113,7 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(threads)
         for size in sizes:
             contenders = layers(size[2], reset_gate=not arguments.no_reset_gate)
-            times = measure(contenders, *size, runs=arguments.runs, now=clock(threads))
+            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bfloat16):
+                times = measure(contenders, *size, runs=arguments.runs, now=clock(threads))
             print(f"| {', '.join(map(str, size))} | {threads} | {row(times)} |", flush=True)
             results.append({"size": size, "threads": threads, "seconds": times})
     print(where())

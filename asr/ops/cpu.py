@@ -1,7 +1,8 @@
 """The MGU recurrence as a C operator, `torch.ops.asr.mgu`: CPU, float32.
 
 The C library does what has to go step by step (csrc/mgu.c) and the large products over B x T: the input
-projection, its gradient and those of the weights (csrc/mgu_products.c). Small and bfloat16 ones are torch's.
+projection, its gradient and those of the weights (csrc/mgu_products.c). Small and bfloat16 ones are torch's,
+but for those of a step, which are the C library's too where the processor has AMX.
 
 Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """
@@ -20,6 +21,8 @@ from asr import native
 log = logging.getLogger("asr")
 
 LARGE = 512  # rows from which our product repays packing the weight, against oneDNN's
+
+AMX = 3  # an instruction set, for products of bfloat16 alone
 
 _PROCESS = os.getpid()  # OpenMP's threads do not survive a fork: a child uses one thread
 
@@ -73,8 +76,14 @@ def library() -> ctypes.CDLL | str:
 
 @functools.cache
 def instruction_set() -> int:
-    """The best that this processor has: 0 portable, 1 AVX2 with FMA, 2 AVX-512."""
+    """The best that this processor has for floats: 0 portable, 1 AVX2 with FMA, 2 AVX-512."""
     return loaded().mgu_best()
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether a step's product of bfloat16 is one of tiles."""
+    return bool(loaded().mgu_has_amx())
 
 
 def loaded() -> ctypes.CDLL:
@@ -90,14 +99,14 @@ def threads() -> int:
     return torch.get_num_threads() if os.getpid() == _PROCESS else 1
 
 
-def _call(function: Any, tensors: tuple[Tensor | None, ...], *sizes: int) -> None:
-    """Run a C function; ctypes releases the GIL meanwhile."""
+def _call(function: Any, tensors: tuple[Tensor | None, ...], *sizes: int, half: bool = False) -> None:
+    """Run a C function; ctypes releases the GIL meanwhile. half: with products of bfloat16, if it has any."""
     for tensor in tensors:
         if tensor is not None and (tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
             raise RuntimeError(f"asr::mgu is for float32 on a CPU, not {tensor.dtype} on {tensor.device}")
     dense = [None if tensor is None else tensor.contiguous() for tensor in tensors]
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in dense]
-    if function(*pointers, *sizes, threads(), instruction_set()):
+    if function(*pointers, *sizes, threads(), AMX if half and has_amx() else instruction_set()):
         raise MemoryError("asr::mgu: not enough memory for the packed weights")
 
 
@@ -146,6 +155,7 @@ def _forward(
         loaded().mgu_forward,
         (weight_hh, bias_hn, hidden, projection, kept, outputs),
         *(batch, time, size, int(keep)),
+        half=half,
     )
     final.copy_(outputs[:, -1] if time else hidden)
     return outputs, final, projection.view(gates.shape) if keep else gates, product
@@ -194,6 +204,7 @@ def _backward(
             *(grad_projection, grad_product, grad_hidden, grad_bias, grad_bias_hn),
         ),
         *(batch, time, size),
+        half=half,
     )
     grad_weights = _weight_gradients(inputs, hidden, outputs, grad_projection, grad_product, half)
     del grad_product  # the gradient of the inputs, as large, takes its memory

@@ -270,10 +270,14 @@ def test_opcheck_finds_nothing(
 
 
 @pytest.mark.parametrize("reset_gate", [True, False])
-def test_autocast_rounds_the_factors_of_the_large_products_and_nothing_else(
-    operator: None, reset_gate: bool
+@pytest.mark.parametrize("amx", [True, False])
+def test_autocast_rounds_factors_of_products_and_nothing_else(
+    operator: None, reset_gate: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """bfloat16 keeps 8 bits: outputs and gradients agree to about a hundredth, and are not the same."""
+    if amx and not cpu.has_amx():
+        pytest.skip("this processor has no AMX")
+    monkeypatch.setattr(cpu, "has_amx", lambda: amx)
     exact, rounded = [], []
     for half, results in ((False, exact), (True, rounded)):
         arguments = random_arguments(3, 20, 24, 32, reset_gate=reset_gate)
@@ -285,6 +289,34 @@ def test_autocast_rounds_the_factors_of_the_large_products_and_nothing_else(
         assert other.dtype == torch.float32
         error = ((one - other).norm() / one.norm()).item()
         assert 0 < error < 0.03
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("reset_gate", [True, False])
+@pytest.mark.parametrize("size", [(13, 4, 16), (29, 5, 64), (17, 30, 97), (40, 3, 384), (1, 40, 33)], ids=str)
+def test_the_products_of_amx_are_those_of_rounded_factors(
+    operator: None, size: tuple[int, int, int], reset_gate: bool, threads: int
+) -> None:
+    """B, T, H. With weights and states that bfloat16 has exactly nothing is rounded in the first step, nor in
+    the first product of the backward."""
+    if not cpu.has_amx():
+        pytest.skip("this processor has no AMX")
+    batch, time, hidden = size
+    _, state, _, weight, _, bias_hn = random_arguments(batch, time, 1, hidden, reset_gate)
+    state, weight = (tensor.detach().bfloat16().float() for tensor in (state, weight))
+    projection = torch.randn(batch, time, 2 * hidden)
+    found = {}
+    for kind in (cpu.instruction_set(), cpu.AMX):
+        gates, product, outputs = projection.clone(), torch.zeros(batch, time, hidden), state.new_zeros(*size)
+        bias = None if bias_hn is None else bias_hn.detach()
+        given = [weight, bias, state, gates, None if bias is None else product, outputs]
+        pointers = [None if tensor is None else tensor.data_ptr() for tensor in given]
+        assert not cpu.loaded().mgu_forward(*pointers, *size, 1, threads, kind)
+        found[kind] = gates, product, outputs
+    exact, rounded = found.values()
+    for one, other in zip(exact, rounded, strict=True):
+        torch.testing.assert_close(one[:, 0], other[:, 0], atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("reset_gate", [True, False])

@@ -1,4 +1,5 @@
-/* The recurrence of the minimal gated unit on a CPU, in float32: forward, and back-propagation through time.
+/* The recurrence of the minimal gated unit on a CPU, in float32: forward, and back-propagation through time. With AMX
+ * the factors of its products may be rounded to bfloat16, as training in mixed precision does it; sums are floats.
  *
  * Knows nothing about Python or torch: plain pointers to contiguous arrays, the shapes, and a number of threads.
  *
@@ -10,7 +11,8 @@
  * The weights are packed once a call into panels, each two vectors wide and as deep as the sum is long; a panel of
  * the forward holds the f and the n columns of the same units, so that a tile's product ends with both gates of its
  * units in registers. Threads share the batch, without a barrier, where every thread gets rows enough to pay for
- * reading all the weights; else they share the units, with one light barrier a step.
+ * reading all the weights; else they share the units, with one light barrier a step. With AMX a product is so fast
+ * that reading all the weights never pays.
  */
 
 #define _GNU_SOURCE
@@ -26,6 +28,14 @@
 #endif
 
 #include "common.h"
+
+#if defined(__x86_64__) && defined(__linux__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
+#define HAS_TILES
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #define MAX_THREADS 64
 #define SPINS 2000 /* looks at a barrier before the processor is offered to others */
@@ -43,6 +53,7 @@ typedef struct {
 
 typedef struct {
     int64_t B, T, H, stride, panel_size; /* stride of a row of scratch, floats in a panel */
+    int64_t depth, half;                 /* what a product sums over; where a row of scratch has it in bfloat16 */
     const float *weight, *packed;        /* (2H, H); its panels, or NULL */
     const float *bias_hn;                /* padded with zeros, or NULL */
     float *scratch[2];                   /* (B, stride): the states before and after a step */
@@ -53,6 +64,7 @@ typedef struct {
 
 typedef struct {
     int64_t B, T, H, padded, stride, panel_size; /* padded: H rounded up to whole vectors */
+    int64_t half;                                /* as in Forward; the depth is 2 * padded */
     const float *packed;
     float *scratch[2]; /* (B, stride): gradients of the two recurrent products of a step, each padded */
     float *kept;       /* (B, padded): f * dh, the part of dh that skips the products */
@@ -67,7 +79,7 @@ typedef struct {
 typedef struct {
     int at_once;
     int64_t count;
-    const float *lines[16 * 12]; /* up to 16 for each row of the largest tile */
+    const float *lines[16 * 16]; /* up to 16 for each row of the largest tile */
 } Ahead;
 
 static inline void expect(Ahead *ahead, const float *line)
@@ -94,6 +106,17 @@ static void barrier_wait(Barrier *barrier)
 #endif
     }
 }
+
+#if defined(HAS_TILES)
+TARGET_PUSH("avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,amx-tile,amx-bf16,fma,prfchw")
+#define TILES
+#define LANES 16
+#define MAX_ROWS 16
+#define NAME(x) x##_amx
+#include "mgu_kernels.h"
+#undef TILES
+TARGET_POP
+#endif
 
 #if defined(__x86_64__)
 TARGET_PUSH("avx512f,avx512vl,avx512dq,avx512bw,fma,prfchw")
@@ -122,16 +145,20 @@ typedef struct {
     void (*backward)(const Backward *, const Part *, Barrier *);
 } Kernels;
 
-/* 0 portable, 1 AVX2 with FMA, 2 AVX-512. */
+/* 0 portable, 1 AVX2 with FMA, 2 AVX-512, 3 AMX in bfloat16. */
+enum { AVX512 = 2, AMX };
 static const Kernels KERNELS[] = {
     {4, 6, forward_portable, backward_portable},
 #if defined(__x86_64__)
     {8, 6, forward_avx2, backward_avx2},
     {16, 12, forward_avx512, backward_avx512},
 #endif
+#if defined(HAS_TILES)
+    {16, 16, forward_amx, backward_amx},
+#endif
 };
 
-/* The best instruction set that this processor has. */
+/* The best instruction set that this processor has for floats. */
 EXPORT int mgu_best(void)
 {
 #if defined(__x86_64__)
@@ -142,6 +169,60 @@ EXPORT int mgu_best(void)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
 #endif
     return 0;
+}
+
+/* Whether products of bfloat16 may be AMX's; asks the system for the registers. */
+EXPORT int mgu_has_amx(void)
+{
+#if defined(HAS_TILES)
+    const unsigned tiles = 1u << 24, bfloat16 = 1u << 22, vectors = 1u << 5; /* AVX512_BF16 */
+    unsigned a, b, c, d;
+    if (mgu_best() < AVX512 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & tiles) || !(d & bfloat16)) return 0;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & vectors)) return 0;
+    return !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILE_DATA */);
+#else
+    return 0;
+#endif
+}
+
+/* The nearest bfloat16; of a NaN, one. */
+static uint32_t to_bfloat16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+/* Panels of AMX, of both directions, are tiles: 32 depths of the left columns, then as many of the right ones, and each
+ * has two depths of a column side by side. Where depth and depth + 1, an even and an odd one, of such a column are. */
+static uint32_t *tile_pair(float *packed, int64_t depth, int64_t right, int64_t column)
+{
+    return (uint32_t *)packed + (depth / 32 * 2 + right) * 256 + depth % 32 / 2 * 16 + column;
+}
+
+static void pack_forward_tiles(const float *weight, float *packed, int64_t H, int64_t panel)
+{
+    const int64_t first = panel * 16, count = first + 16 <= H ? 16 : H - first;
+    for (int64_t half = 0; half < 2; half++)
+        for (int64_t column = 0; column < count; column++) {
+            const float *row = weight + (half * H + first + column) * H;
+            for (int64_t k = 0; k < H; k += 2)
+                *tile_pair(packed, k, half, column) =
+                    to_bfloat16(row[k]) | (k + 1 < H ? to_bfloat16(row[k + 1]) << 16 : 0);
+        }
+}
+
+static void pack_backward_tiles(const float *weight, float *packed, int64_t H, int64_t padded, int64_t panel)
+{
+    for (int64_t part = 0; part < 2; part++)
+        for (int64_t k = 0; k < H; k += 2)
+            for (int64_t half = 0; half < 2; half++) {
+                const int64_t first = panel * 32 + half * 16, count = first + 16 <= H ? 16 : H - first;
+                const float *row = weight + (part * H + k) * H + first, *next = k + 1 < H ? row + H : NULL;
+                uint32_t *pairs = tile_pair(packed, part * padded + k, half, 0);
+                for (int64_t column = 0; column < count; column++)
+                    pairs[column] = to_bfloat16(row[column]) | (next ? to_bfloat16(next[column]) << 16 : 0);
+            }
 }
 
 /* Panel of the forward: at depth k the f columns, then the n columns, of `lanes` units. */
@@ -180,7 +261,7 @@ typedef struct {
     const float *weight;
     float *packed;
     int64_t rows, panels;
-    int share_rows;
+    int tiles, share_rows;
     Barrier barrier;
 } Team;
 
@@ -190,11 +271,15 @@ static void work(Team *team, int thread, int threads)
     const Forward *forward = team->forward;
     const Backward *backward = team->backward;
     for (int64_t panel = thread; team->packed && panel < team->panels; panel += threads) {
-        if (forward)
-            pack_forward(team->weight, team->packed + panel * forward->panel_size, forward->H, kernels->lanes, panel);
+        float *packed = team->packed + panel * (forward ? forward->panel_size : backward->panel_size);
+        if (forward && team->tiles)
+            pack_forward_tiles(team->weight, packed, forward->H, panel);
+        else if (forward)
+            pack_forward(team->weight, packed, forward->H, kernels->lanes, panel);
+        else if (team->tiles)
+            pack_backward_tiles(team->weight, packed, backward->H, backward->padded, panel);
         else
-            pack_backward(team->weight, team->packed + panel * backward->panel_size, backward->H, backward->padded,
-                          kernels->lanes, panel);
+            pack_backward(team->weight, packed, backward->H, backward->padded, kernels->lanes, panel);
     }
     Part part = {0, team->rows, 0, 0, team->panels, NULL};
     if (backward) part.bias_sums = backward->bias_sums + thread * 3 * backward->padded;
@@ -264,7 +349,7 @@ static void run_team(Team *team, int threads)
 static int plan(Team *team, int threads, int64_t steps, int64_t depth)
 {
     const int64_t step = team->rows * team->panels * 2 * team->kernels->lanes * depth; /* multiplications a step */
-    team->share_rows = team->rows >= 4 * threads;
+    team->share_rows = !team->tiles && team->rows >= 4 * threads;
     if (threads > MAX_THREADS) threads = MAX_THREADS;
     if (steps * step < 1000000) return 1;
     if (!team->share_rows && step < 60000) return 1; /* a barrier would cost more than it saves */
@@ -277,24 +362,33 @@ EXPORT int mgu_forward(const float *weight, const float *bias_hn, const float *h
                        float *outputs, int64_t B, int64_t T, int64_t H, int keep, int threads, int kind)
 {
     if (B == 0 || T == 0 || H == 0) return 0;
+    /* Packing costs as much as 10 to 30 steps of one row, measured at H 256 to 512. */
+    const int unpacked = B * T <= (B == 1 ? 32 : 16);
+    if (unpacked && kind == AMX) kind = AVX512;
+    const int tiles = kind == AMX;
     const Kernels *kernels = &KERNELS[kind];
     const int64_t padded = round_up(H, kernels->lanes);
     Forward job = {.B = B, .T = T, .H = H, .gates = gates, .product = product, .outputs = outputs, .keep = keep};
     job.weight = weight;
-    job.stride = padded + 16; /* not a power of two: rows would compete for the same lines of the cache */
-    job.panel_size = 2 * kernels->lanes * H;
+    job.depth = tiles ? round_up(H, 64) : H;
+    job.half = tiles ? padded : 0;
+    /* not a power of two: rows would compete for the same lines of the cache */
+    job.stride = padded + (tiles ? job.depth / 2 : 0) + 16;
+    job.panel_size = (tiles ? 1 : 2) * kernels->lanes * job.depth;
     Team team = {.kernels = kernels, .forward = &job, .weight = weight, .rows = B, .panels = padded / kernels->lanes};
-    /* Packing costs as much as 10 to 30 steps of one row, measured at H 256 to 512. */
-    const int64_t packed = B * T <= (B == 1 ? 32 : 16) ? 0 : team.panels * job.panel_size;
-    float *memory = allocate(packed + 2 * B * job.stride + padded);
+    team.tiles = tiles;
+    const int64_t packed = unpacked ? 0 : team.panels * job.panel_size;
+    const int64_t states = (B + (tiles ? kernels->rows : 0)) * job.stride; /* a tile always reads all of its rows */
+    float *memory = allocate(packed + 2 * states + padded);
     if (!memory) return 1;
     if (packed) job.packed = team.packed = memory;
     job.scratch[0] = memory + packed;
-    job.scratch[1] = job.scratch[0] + B * job.stride;
-    if (bias_hn)
-        job.bias_hn = memcpy(job.scratch[1] + B * job.stride, bias_hn, sizeof(float) * (size_t)H);
-    for (int64_t b = 0; b < B; b++)
-        memcpy(job.scratch[0] + b * job.stride, hidden + b * H, sizeof(float) * (size_t)H);
+    job.scratch[1] = job.scratch[0] + states;
+    if (bias_hn) job.bias_hn = memcpy(job.scratch[1] + states, bias_hn, sizeof(float) * (size_t)H);
+    for (int64_t b = 0; b < B; b++) {
+        float *state = memcpy(job.scratch[0] + b * job.stride, hidden + b * H, sizeof(float) * (size_t)H);
+        for (int64_t k = 0; tiles && k < H; k++) ((uint16_t *)(state + job.half))[k] = (uint16_t)to_bfloat16(state[k]);
+    }
     run_team(&team, plan(&team, threads, T, H));
     free(memory);
     return 0;
@@ -319,19 +413,22 @@ EXPORT int mgu_backward(const float *weight, const float *hidden, const float *g
     Backward job = {.B = B, .T = T, .H = H, .hidden = hidden, .gates = gates, .product = product,
                     .outputs = outputs, .grad_outputs = grad_outputs, .grad_final = grad_final,
                     .grad_projection = grad_projection, .grad_product = grad_product, .grad_hidden = grad_hidden};
-    job.padded = round_up(H, kernels->lanes);
-    job.stride = 2 * job.padded + 16;
-    job.panel_size = 2 * kernels->lanes * 2 * job.padded;
+    const int tiles = kind == AMX;
+    job.padded = round_up(H, tiles ? 32 : kernels->lanes);
+    job.half = tiles ? 2 * job.padded : 0;
+    job.stride = (tiles ? 3 : 2) * job.padded + 16;
+    job.panel_size = (tiles ? 1 : 2) * kernels->lanes * 2 * job.padded;
     Team team = {.kernels = kernels, .backward = &job, .weight = weight, .rows = B,
-                 .panels = ceil_div(H, 2 * kernels->lanes)};
+                 .panels = ceil_div(H, 2 * kernels->lanes), .tiles = tiles};
     threads = plan(&team, threads, T, 2 * job.padded);
+    const int64_t gradients = (B + (tiles ? kernels->rows : 0)) * job.stride;
     float *memory =
-        allocate(team.panels * job.panel_size + B * (2 * job.stride + job.padded) + threads * 3 * job.padded);
+        allocate(team.panels * job.panel_size + 2 * gradients + B * job.padded + threads * 3 * job.padded);
     if (!memory) return 1;
     job.packed = team.packed = memory;
     job.scratch[0] = memory + team.panels * job.panel_size;
-    job.scratch[1] = job.scratch[0] + B * job.stride;
-    job.kept = job.scratch[1] + B * job.stride;
+    job.scratch[1] = job.scratch[0] + gradients;
+    job.kept = job.scratch[1] + gradients;
     job.bias_sums = job.kept + B * job.padded;
     run_team(&team, threads);
     for (int thread = 0; thread < threads; thread++) {

@@ -2,6 +2,7 @@
  *   LANES     floats in a vector register (16, 8 or 4)
  *   MAX_ROWS  rows of the batch in a tile: 2 * MAX_ROWS accumulators, 2 weights and a state must fit the registers
  *   NAME(x)   x with the suffix of the instruction set
+ *   TILES     if products are AMX's, of factors in bfloat16
  *
  * A tile is a few rows of the batch times two vectors of columns. Its product over k stays in registers, and so do
  * the gates that are made from it.
@@ -9,7 +10,82 @@
 
 #include "vectors.h"
 
+#if defined(TILES)
+#define FEW_ROWS 0
+#else
 #define FEW_ROWS (MAX_ROWS / 4)
+#endif
+
+#if defined(TILES)
+
+/* AMX's eight registers, each 16 rows of 64 bytes. */
+static void NAME(begin)(void)
+{
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) shape.bytes[tile] = 64, shape.rows[tile] = 16;
+    _tile_loadconfig(&shape);
+}
+
+static void NAME(end)(void) { _tile_release(); }
+
+/* In a row of scratch: x, and behind all of them, from `half` on, rounded. */
+INLINE void NAME(put)(float *row, int64_t half, int64_t at, V x)
+{
+    *(V *)(row + at) = x;
+    *(__m256bh *)((uint16_t *)(row + half) + at) = _mm512_cvtneps_pbh((__m512)x);
+}
+
+/* left[row] = a[row] times the left columns of the panel w, right likewise, for 16 rows of which `rows` count; the sum
+ * is over `depth`, a multiple of 64. Two sums of each, since one would wait for its own additions. */
+static __attribute__((noinline)) void NAME(multiply)(int64_t rows, const float *a, int64_t stride, const float *w,
+                                                     int64_t depth, V *left, V *right, const Ahead *ahead)
+{
+    const int64_t blocks = depth / 64, each = ceil_div(ahead->count, blocks);
+    const uint16_t *factors = (const uint16_t *)a;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t block = 0; block < blocks; block++, factors += 64, w += 1024) {
+        for (int64_t line = block * each; line < (block + 1) * each && line < ahead->count; line++)
+            __builtin_prefetch(ahead->lines[line], 1);
+        _tile_loadd(4, factors, 4 * stride);
+        _tile_loadd(5, w, 64);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(6, w + 256, 64);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_loadd(7, factors + 32, 4 * stride);
+        _tile_loadd(5, w + 512, 64);
+        _tile_dpbf16ps(2, 7, 5);
+        _tile_loadd(6, w + 768, 64);
+        _tile_dpbf16ps(3, 7, 6);
+    }
+    V sums[4][16];
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
+    for (int64_t row = 0; row < rows; row++) {
+        left[row] = sums[0][row] + sums[2][row];
+        right[row] = sums[1][row] + sums[3][row];
+    }
+}
+
+#else
+
+static void NAME(begin)(void) {}
+
+static void NAME(end)(void) {}
+
+INLINE void NAME(put)(float *row, int64_t half, int64_t at, V x)
+{
+    (void)half;
+    *(V *)(row + at) = x;
+}
 
 /* left[row] = a[row] times the left columns of the panel w, right likewise; the sum is over `depth`. x - 0 is x to
  * the bit, so that x is read straight into all lanes; x + 0 would be an addition, since it makes a 0 of a -0. */
@@ -77,6 +153,8 @@ static __attribute__((noinline)) void NAME(multiply)(int64_t rows, const float *
     }
 }
 
+#endif
+
 /* The forward's product straight from the rows of W_hh, for calls too short to pay for packing: lane j of left is
  * row first + j times the state, and of right the row of n. */
 static void NAME(multiply_unpacked)(int64_t rows, const float *a, int64_t stride, const float *weight, int64_t H,
@@ -121,7 +199,8 @@ static void NAME(forward_tile)(int64_t rows, const Forward *job, int64_t row0, i
     }
     V fs[MAX_ROWS], ns[MAX_ROWS];
     if (job->packed)
-        NAME(multiply)(rows, states, job->stride, job->packed + panel * job->panel_size, H, fs, ns, &ahead);
+        NAME(multiply)(rows, states + job->half, job->stride, job->packed + panel * job->panel_size, job->depth, fs, ns,
+                       &ahead);
     else
         NAME(multiply_unpacked)(rows, states, job->stride, job->weight, H, first, count, fs, ns);
     /* Two loops, so that several rows of a long chain of dependent instructions are under way at a time. */
@@ -143,7 +222,7 @@ static void NAME(forward_tile)(int64_t rows, const Forward *job, int64_t row0, i
             NAME(store)(gate + H, n, count);
         }
         NAME(store)(outputs + row * next_outputs, output, count);
-        *(V *)(next + row * job->stride + first) = output;
+        NAME(put)(next + row * job->stride, job->half, first, output);
     }
 }
 
@@ -165,8 +244,8 @@ INLINE void NAME(backward_gates)(const Backward *job, int64_t row, int64_t t, in
     NAME(store)(projection + H, dn, count);
     const V dproduct = job->product ? f * dn : dn;
     if (job->product) NAME(store)(job->grad_product + here * H + unit, dproduct, count);
-    *(V *)(recurrent + unit) = df;
-    *(V *)(recurrent + job->padded + unit) = dproduct;
+    NAME(put)(recurrent, job->half, unit, df);
+    NAME(put)(recurrent, job->half, job->padded + unit, dproduct);
     *(V *)(job->kept + row * job->padded + unit) = dh * f;
     biases[0] += df, biases[1] += dn, biases[2] += dproduct;
 }
@@ -197,8 +276,8 @@ static void NAME(backward_tile)(int64_t rows, const Backward *job, int64_t row0,
         }
     }
     V sums[2][MAX_ROWS];
-    NAME(multiply)(rows, recurrent, job->stride, job->packed + panel * job->panel_size, 2 * job->padded, sums[0],
-                   sums[1], &ahead);
+    NAME(multiply)(rows, recurrent + job->half, job->stride, job->packed + panel * job->panel_size, 2 * job->padded,
+                   sums[0], sums[1], &ahead);
     for (int half = 0; half < 2; half++) {
         const int64_t unit = first + half * LANES;
         if (unit >= H) break;
@@ -248,16 +327,19 @@ static void NAME(backward_last)(const Backward *job, const Part *part)
 
 static void NAME(forward)(const Forward *job, const Part *part, Barrier *barrier)
 {
+    NAME(begin)();
     for (int64_t t = 0; t < job->T; t++) {
         const float *from = job->scratch[t & 1];
         float *to = job->scratch[~t & 1];
         STEP(NAME(forward_tile))
         if (barrier) barrier_wait(barrier);
     }
+    NAME(end)();
 }
 
 static void NAME(backward)(const Backward *job, const Part *part, Barrier *barrier)
 {
+    NAME(begin)();
     NAME(backward_last)(job, part);
     for (int64_t t = job->T - 1; t >= 0; t--) {
         if (barrier) barrier_wait(barrier);
@@ -265,6 +347,7 @@ static void NAME(backward)(const Backward *job, const Part *part, Barrier *barri
         float *to = job->scratch[~t & 1];
         STEP(NAME(backward_tile), , part->bias_sums)
     }
+    NAME(end)();
 }
 
 #undef FEW
