@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asr import ops
+from asr import ops, steady
 from asr.errors import UserError
 from asr.mgu import MGU
 
@@ -64,7 +64,7 @@ class GatedConvolution(nn.Module):
         super().__init__()
         self.inputs, self.context, self.gate = inputs, kernel - 2, gate
         parts = 2 if gate in ("glu", "gtu") else 1
-        self.convolution = nn.Conv1d(inputs, parts * channels, kernel, stride=2)
+        self.convolution = steady.Conv1d(inputs, parts * channels, kernel, stride=2)
         self.norm = nn.RMSNorm(channels)
 
     def initial_state(self, batch_size: int) -> Tensor:
@@ -126,7 +126,7 @@ class Block(nn.Module):
         self.norm = nn.RMSNorm(config.width)
         self.mgu = recurrent_layer(config, backend)  # so it is called in bundles, whatever the cell
         same = config.hidden == config.width
-        self.projection = nn.Identity() if same else nn.Linear(config.hidden, config.width)
+        self.projection = nn.Identity() if same else steady.Linear(config.hidden, config.width)
         self.dropout = nn.Dropout1d(config.dropout)
 
     def initial_state(self, batch_size: int) -> BlockState:
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
             GatedConvolution(size, channels, config.kernel, config.gate)
             for size, channels in zip(inputs, config.channels, strict=True)
         )
-        self.input = nn.Linear(config.channels[-1], config.width)
+        self.input = steady.Linear(config.channels[-1], config.width)
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
             Block(config, frames, backend) for frames in config.lookahead
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from asr import ops
+from asr import ops, steady
 from asr.encoder import Encoder, EncoderConfig, EncoderState
 from asr.errors import UserError
 from asr.frontend import FrontEndConfig, FrontEndState, LogMel
@@ -49,7 +49,7 @@ class CtcModel(nn.Module):
         self.config = config
         self.frontend = LogMel(config.frontend)
         self.encoder = Encoder(config.encoder, config.frontend.mels, backend)
-        self.head = nn.Linear(config.encoder.width, config.outputs * config.vocabulary)
+        self.head = steady.Linear(config.encoder.width, config.outputs * config.vocabulary)
         if config.outputs < 1 or self.step_samples % config.outputs:
             raise UserError(
                 f"outputs: {config.outputs} do not divide a frame of the encoder, {self.step_samples} samples"
