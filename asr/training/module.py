@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import ctc_loss, nll_loss
 
@@ -35,6 +36,7 @@ from asr.training.schedule import Optimiser, make_optimiser, schedule
 from asr.training.teachers import Teachers, divergence
 
 STATISTICS_UTTERANCES = 200
+MOST_LEFT_OUT = 10  # steps in a row whose gradients are no numbers, before training ends
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class CtcTraining(LightningModule):
         self._teachers = Teachers(teachers, self.tokenizer, self.model, backend) if teachers else None
         self.generator = torch.Generator()
         self._ended: EncoderState | None = None  # where the utterances of the last training batch ended
+        self._left_out = 0  # steps in a row
         self._sums: list[Sums] = []
         if init_from is not None:
             self._start_from(init_from)
@@ -227,6 +230,22 @@ class CtcTraining(LightningModule):
             loss = loss + penalty
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A step whose gradients are not finite is left out; weights that have met one never recover."""
+        gradients = [each.grad for each in self.parameters() if each.grad is not None]
+        if torch.stack(torch._foreach_norm(gradients)).isfinite().all():
+            self._left_out = 0
+            return
+        self._left_out += 1
+        if self._left_out == MOST_LEFT_OUT:
+            raise UserError(
+                f"step {self.global_step}: for {MOST_LEFT_OUT} steps gradients have not been finite; go on from"
+                " an earlier checkpoint (--ckpt_path FILE) with a lower model.optimiser.rate"
+            )
+        rank_zero_only(print)(f"step {self.global_step} left out: its gradients are not finite")
+        optimizer.zero_grad()  # to none, so that nothing moves
+        self._ended = None
 
     def penalty(self, asked: list[Tensor], lengths: Tensor) -> Tensor:
         """The sum of what layers asked for, (B, T) each, in the mean over the frames of audio of lengths (B,)

@@ -17,7 +17,7 @@ from asr.phones import INDEX, SILENCE, UNKNOWN
 from asr.training.callbacks import Ema
 from asr.training.checkpoint import average
 from asr.training.denominator import denominator_graph, log_denominator
-from asr.training.module import CtcTraining, Objective, measure_statistics
+from asr.training.module import MOST_LEFT_OUT, CtcTraining, Objective, measure_statistics
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
 from tests.conftest import signal
@@ -72,6 +72,37 @@ def test_utterances_begin_in_the_zero_state_or_where_another_ended(module: CtcTr
         assert [torch.equal(a, b) for a, b in zip(fresh, again, strict=True)] == same
     validated, _ = module.outputs(batch, training=False)
     torch.testing.assert_close(validated, fresh)
+
+
+@pytest.mark.parametrize("method", ["muon", "adamw"])
+def test_a_step_of_gradients_that_are_not_finite_is_left_out(
+    module: CtcTraining, batch: Batch, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimiser = make_optimiser(module.parameters(), Optimiser(method=method), fused=True)
+    module.outputs(batch, training=True)[0].sum().backward()
+    module.on_before_optimizer_step(optimiser)
+    assert module.model.head.bias.grad is not None
+    optimiser.step()  # momentum
+    before = [each.clone() for each in module.parameters()]
+    module.model.head.bias.grad[3] = math.inf
+    module.on_before_optimizer_step(optimiser)
+    assert "left out" in capsys.readouterr().out
+    assert module._ended is None
+    optimiser.step()
+    assert all(map(torch.equal, before, module.parameters()))
+
+
+def test_training_ends_when_gradients_stay_not_finite(module: CtcTraining, batch: Batch) -> None:
+    optimiser = make_optimiser(module.parameters(), Optimiser(), fused=True)
+
+    def step(gradient: float) -> None:
+        module.model.head.bias.grad = torch.full_like(module.model.head.bias, gradient)
+        module.on_before_optimizer_step(optimiser)
+
+    for gradient in [*[math.nan] * (MOST_LEFT_OUT - 1), 1.0, *[math.nan] * (MOST_LEFT_OUT - 1)]:
+        step(gradient)
+    with pytest.raises(UserError, match="for 10 steps gradients have not been finite"):
+        step(math.nan)
 
 
 def test_padding_does_not_change_the_loss(module: CtcTraining, batch: Batch) -> None:
