@@ -11,13 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-ROWS = 64  # a hundredth of a batch on average
-TIME = 128  # of convolutions, which compute little
-
-
-def whole_steps(tensor: Tensor, dim: int, step: int) -> Tensor:
-    """With zeros behind, up to a multiple of `step` along `dim`, which counts from the last."""
-    return pad(tensor, [0, 0] * (-1 - dim) + [0, -tensor.size(dim) % step])
+ROWS = 64  # of a product's inputs, a hundredth of a batch on average; frames that a convolution puts out
 
 
 class Linear(nn.Linear):
@@ -26,18 +20,25 @@ class Linear(nn.Linear):
         if not _steps(self, inputs):
             return super().forward(inputs)
         rows = inputs.flatten(0, -2)  # (N, C)
-        return super().forward(whole_steps(rows, -2, ROWS))[: len(rows)].view(*inputs.shape[:-1], -1)
+        more = -len(rows) % ROWS
+        return super().forward(pad(rows, [0, 0, 0, more]))[: len(rows)].view(*inputs.shape[:-1], -1)
 
 
 class Conv1d(nn.Conv1d):
-    """Without padding and dilation."""
+    """Without padding and dilation.
+
+    Its windows use up all of the inputs: of others oneDNN reads past the end for the weight's gradient in
+    bfloat16, and what it finds there, times zero, can be NaN (torch 2.11, AMX).
+    """
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs (B, C, T) -> (B, C', T')."""
         if not _steps(self, inputs):
             return super().forward(inputs)
-        length = (inputs.size(-1) - self.kernel_size[0]) // self.stride[0] + 1
-        return super().forward(whole_steps(inputs, -1, TIME))[..., :length]
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        length = (inputs.size(-1) - kernel) // stride + 1
+        used = (length + -length % ROWS - 1) * stride + kernel
+        return super().forward(pad(inputs, [0, used - inputs.size(-1)]))[..., :length]
 
 
 def _steps(layer: nn.Module, inputs: Tensor) -> bool:

@@ -240,8 +240,8 @@ class CtcTraining(LightningModule):
         self._left_out += 1
         if self._left_out == MOST_LEFT_OUT:
             raise UserError(
-                f"step {self.global_step}: for {MOST_LEFT_OUT} steps gradients have not been finite; go on from"
-                " an earlier checkpoint (--ckpt_path FILE) with a lower model.optimiser.rate"
+                f"step {self.global_step}: for {MOST_LEFT_OUT} steps gradients have not been finite; go on"
+                " from an earlier checkpoint (--ckpt_path FILE) with a lower model.optimiser.rate"
             )
         rank_zero_only(print)(f"step {self.global_step} left out: its gradients are not finite")
         optimizer.zero_grad()  # to none, so that nothing moves
