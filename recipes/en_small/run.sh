@@ -9,7 +9,7 @@
 #
 # It needs PocketSphinx for the lexicon and the first alignment, and from SymSpell how frequent words are outside of books:
 # pip install pocketsphinx symspellpy. Each stage skips what is there, and training goes on where it was stopped. On two
-# CPU cores the two trainings take about six hours: 13,000 steps.
+# CPU cores the two trainings take about eight hours, five of them with AMX: 13,000 steps.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 corpora=${1:?a directory of corpora; see recipes/en_small/README.md}
