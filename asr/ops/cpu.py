@@ -1,8 +1,8 @@
 """The MGU recurrence as a C operator, `torch.ops.asr.mgu`: CPU, float32.
 
 The C library does what has to go step by step (csrc/mgu.c) and the large products over B x T: the input
-projection, its gradient and those of the weights (csrc/mgu_products.c). Small and bfloat16 ones are torch's,
-but for those of a step, which are the C library's too where the processor has AMX.
+projection, its gradient and those of the weights (csrc/mgu_products.c). Of the large ones small and bfloat16
+ones are torch's; under autocast a step's factors are rounded to bfloat16 where the processor has AMX.
 
 Legend: `B` batch, `T` time, `D` input features, `H` hidden units.
 """

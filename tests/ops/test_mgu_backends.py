@@ -297,8 +297,7 @@ def test_autocast_rounds_factors_of_products_and_nothing_else(
 def test_the_products_of_amx_are_those_of_rounded_factors(
     operator: None, size: tuple[int, int, int], reset_gate: bool, threads: int
 ) -> None:
-    """B, T, H. With weights and states that bfloat16 has exactly nothing is rounded in the first step, nor in
-    the first product of the backward."""
+    """B, T, H. With weights and states that bfloat16 has exactly nothing is rounded in the first step."""
     if not cpu.has_amx():
         pytest.skip("this processor has no AMX")
     batch, time, hidden = size
