@@ -1,0 +1,42 @@
+"""data_prep.rooms: impulse responses that begin with the direct sound and fade."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.data.manifest import load_audio, load_cuts
+from data_prep import rooms
+from data_prep.rooms import DECAY, RATE, response
+
+pytest.importorskip("pyroomacoustics", reason="computes rooms; pip install pyroomacoustics")
+
+
+def decay(heard: np.ndarray) -> float:
+    """Seconds for 60 dB, by the line from 5 to 25 dB below the beginning (Schroeder 1965)."""
+    left = np.cumsum(np.square(heard, dtype=np.float64)[::-1])[::-1]
+    early, late = (int(np.count_nonzero(left > left[0] * 10 ** (-level / 10))) for level in (5, 25))
+    return 3 * (late - early) / RATE
+
+
+def test_a_room_begins_with_the_direct_sound_and_fades() -> None:
+    import pyroomacoustics
+
+    decays = []
+    for seed in range(8):
+        heard = response(np.random.default_rng(seed), pyroomacoustics)
+        assert heard.dtype == np.float32 and np.isfinite(heard).all()
+        assert np.abs(heard).argmax() == 0 and abs(heard[0]) == pytest.approx(0.5)
+        half = len(heard) // 2
+        assert np.square(heard[half:]).sum() < 0.1 * np.square(heard[:half]).sum()
+        decays.append(decay(heard))
+    assert min(decays) < 0.35 < max(decays) < 1.5 * DECAY[1]
+
+
+def test_the_manifest_names_as_many_rooms_as_were_asked_for(tmp_path: Path) -> None:
+    output = tmp_path / "rooms.jsonl.gz"
+    assert rooms.main(["--count", "2", "--seed", "7", "--output", str(output)]) == 0
+    cuts = list(load_cuts([output], check_audio=True))
+    assert [cut.id for cut in cuts] == ["room-7-0000", "room-7-0001"]
+    first, second = map(load_audio, cuts)
+    assert len(first) != len(second) or not np.array_equal(first, second)
