@@ -39,6 +39,7 @@ class Augmentation:
     from this many dB down to this many up (FilterAugment, arXiv 2110.03282, on the waveform).
     hiss_snr_db, hiss_share: to such a share is added what amplifiers make: noise whose power falls by 0 to
     6 dB an octave, from white to brown, at a ratio of powers drawn from the range.
+    telephone_share: such a share comes out of a telephone.
     cut, cut_share: such a share loses up to this part of its duration at each end, as what was recorded too
     late or stopped too early; silence stands there.
     splice_share: such a share of the utterances of which it is known when phones were said is heard with its
@@ -60,6 +61,7 @@ class Augmentation:
     equaliser_share: float = 0.0
     hiss_snr_db: tuple[float, float] = (5.0, 30.0)
     hiss_share: float = 0.0
+    telephone_share: float = 0.0
     cut: float = 0.25
     cut_share: float = 0.0
     splice_share: float = 0.0
@@ -122,6 +124,8 @@ def perturb(
     if config.equaliser_share and rng.random() < config.equaliser_share:
         gains = rng.uniform(-config.equaliser_db, config.equaliser_db, len(octaves(target_rate)))
         samples = equalise(samples, target_rate, gains)
+    if config.telephone_share and rng.random() < config.telephone_share:
+        samples = telephone(samples, target_rate)
     if config.codec_share and rng.random() < config.codec_share:
         samples = compress(samples, target_rate, rng.uniform(*config.codec_kbps))
     if config.cut_share and rng.random() < config.cut_share:
@@ -165,6 +169,19 @@ def compress(samples: NDArray[np.float32], rate: int, kbps: float) -> NDArray[np
     if len(heard) != len(samples):
         heard = heard[MP3_DELAY:]
     return np.pad(heard[: len(samples)], (0, max(0, len(samples) - len(heard))))
+
+
+def telephone(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """(S,) -> (S,) from 300 to 3400 Hz, as loud as a call should be, in 8 bits at 8 kHz (G.711, mu-law)."""
+    wide = soxr.resample(samples, rate, 8000, quality="HQ")
+    spectrum, frequencies = np.fft.rfft(wide), np.fft.rfftfreq(len(wide), 1 / 8000)
+    spectrum[(frequencies < 300) | (frequencies > 3400)] = 0
+    narrow = np.fft.irfft(spectrum, len(wide))
+    narrow = (narrow * 0.1 / max(float(narrow.std()), 1e-6)).clip(-1, 1)
+    levels = np.rint(127 * np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256)) / 127
+    decoded = np.sign(levels) * (256 ** np.abs(levels) - 1) / 255
+    heard = soxr.resample(decoded.astype(np.float32), 8000, rate, quality="HQ")[: len(samples)]
+    return np.pad(heard, (0, len(samples) - len(heard)))
 
 
 def octaves(rate: int) -> NDArray[np.float64]:

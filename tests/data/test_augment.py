@@ -18,6 +18,7 @@ from asr.data.augment import (
     resample,
     reverberate,
     spec_augment,
+    telephone,
 )
 
 
@@ -143,6 +144,32 @@ def test_a_lower_bit_rate_loses_more() -> None:
     speech = (0.1 * np.convolve(noise, np.hanning(12) / 4, "same")).astype(np.float32)
     lost = [np.square(compress(speech, 16000, kbps) - speech).sum() for kbps in (48.0, 32.0, 24.0, 16.0)]
     assert lost == sorted(lost)
+
+
+@pytest.mark.parametrize("hertz", [100, 250, 500, 3000, 3700, 5000])
+def test_a_telephone_keeps_time_and_what_lies_in_its_band_as_loud_as_a_call(hertz: float) -> None:
+    speech = tone(1.0, 1000, 16000) + tone(1.0, hertz, 16000)
+    heard = telephone(0.01 * speech, 16000)
+    assert heard.shape == speech.shape and heard.dtype == np.float32
+    assert heard.std() == pytest.approx(0.1, rel=0.02)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert (spectrum[int(hertz)] > 0.5 * spectrum[1000]) == (300 <= hertz <= 3400)
+    expected = tone(1.0, 1000, 16000) + (tone(1.0, hertz, 16000) if 300 <= hertz <= 3400 else 0)
+    middle = slice(1600, -1600)
+    np.testing.assert_allclose(heard[middle], 0.1 * expected[middle] / expected.std(), atol=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 2, 401])
+def test_a_telephone_takes_any_length_and_silence(count: int) -> None:
+    assert not telephone(np.zeros(count, np.float32), 16000).any()
+    assert telephone(np.ones(count, np.float32), 16000).shape == (count,)
+
+
+def test_as_many_utterances_as_asked_for_come_out_of_a_telephone() -> None:
+    config = Augmentation(speeds=(1.0,), gain_db=(0.0, 0.0), telephone_share=0.25)
+    rng, speech = np.random.default_rng(0), tone(0.1, 1000, 16000)
+    kept = [np.array_equal(perturb(speech, 16000, 16000, config, rng)[0], speech) for _ in range(400)]
+    assert 270 < sum(kept) < 330
 
 
 def test_an_equaliser_gives_each_octave_its_gain_without_delay() -> None:
