@@ -19,9 +19,11 @@ from dataclasses import asdict
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from asr.errors import UserError
+
+Cut = TypeVar("Cut")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +72,11 @@ def cpu() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def evenly(cuts: Sequence[Cut], most: int | None) -> Sequence[Cut]:
+    """At most so many of them, evenly spread; all where it is None."""
+    return cuts[:: max(1, len(cuts) // most)][:most] if most else cuts
 
 
 def clock(threads: int) -> Callable[[], float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from asr.evaluation.wer import Utterance
 from asr.models import add_model
 from asr.streaming import StreamingRecognizer
 from asr.text import normalise
-from benchmarks.common import add_output, check_output, where, write_json
+from benchmarks.common import add_output, check_output, evenly, where, write_json
 
 Recognise = Callable[[NDArray[np.float32]], str]
 PEER = "PocketSphinx 5"
@@ -69,7 +69,7 @@ def streaming(recognizer: StreamingRecognizer) -> Recognise:
 
 
 def measure(
-    recognisers: dict[str, Recognise], cuts: list[Any]
+    recognisers: dict[str, Recognise], cuts: Sequence[Any]
 ) -> tuple[dict[str, list[Utterance]], dict[str, float], float]:
     """What each said, the seconds of this process's CPU time that it took, and the seconds of audio."""
     said: dict[str, list[Utterance]] = {name: [] for name in recognisers}
@@ -110,8 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         decoding = replace(options.bundle.decoding, beam=1)
         greedy = options._replace(bundle=replace(options.bundle, decoding=decoding, language_model=None))
         recognisers[f"{args.model}, greedy"] = streaming(StreamingRecognizer(*greedy))
-    cuts = list(load_cuts(args.cuts))
-    cuts = cuts[:: max(1, len(cuts) // args.limit)][: args.limit] if args.limit else cuts
+    cuts = evenly(list(load_cuts(args.cuts)), args.limit)
     said, spent, audio = measure(recognisers, cuts)
     results = {name: summarise(utterances) for name, utterances in said.items()}
     screen = people(sys.stdout)
