@@ -7,9 +7,9 @@
 # they are carried to another machine. ONLY=train-clean-5 makes a model of that corpus alone, to compare: nothing goes into the
 # package, whose language models and settings of decoding it takes.
 #
-# It needs PocketSphinx for the lexicon and the first alignment, and from SymSpell how frequent words are outside of books:
-# pip install pocketsphinx symspellpy. Each stage skips what is there, and training goes on where it was stopped. On two
-# CPU cores the two trainings take about eight hours, five of them with AMX: 13,000 steps.
+# It needs PocketSphinx for the lexicon and the first alignment, pyroomacoustics for rooms, and from SymSpell how frequent words
+# are outside of books: pip install pocketsphinx pyroomacoustics symspellpy. Each stage skips what is there, and training goes on
+# where it was stopped. On two CPU cores the two trainings take about eight hours, five with AMX: 13,000 steps.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 corpora=${1:?a directory of corpora; see recipes/en_small/README.md}
@@ -18,8 +18,8 @@ only=${ONLY:-} data=data/en-small exp=exp/en-small${ONLY:+-$ONLY}
 export OMP_WAIT_POLICY=passive # threads that spin at barriers starve the data loader
 mkdir -p $data $exp
 
-# 1. Manifests: speech, sounds without words (the last fold of ESC-10 is kept for evaluation), rooms
-if [ ! -f $data/rooms.jsonl.gz ]; then
+# 1. Manifests: speech, sounds without words and rooms (the last fold of ESC-10 and measured rooms are kept for evaluation)
+if [ ! -f $data/rooms-made.jsonl.gz ]; then
     python -m data_prep.librispeech --parts train-clean-5 train-clean-100 dev-clean --corpus-dir "$corpora" --output-dir $data
     for corpus in commonvoice1 speechocean762 ljspeech-part vctk-p239; do
         # exit status 1: some rows were bad, were named, and are left out
@@ -27,7 +27,10 @@ if [ ! -f $data/rooms.jsonl.gz ]; then
     done
     python -m data_prep.sounds "$corpora/noise/clips.tsv" --audio-root "$corpora/noise/audio" --only 1- 2- 3- 4- \
         --output $data/sounds.jsonl.gz
+    python -m data_prep.sounds "$corpora/noise/clips.tsv" --audio-root "$corpora/noise/audio" --only 5- \
+        --output $data/sounds-unheard.jsonl.gz
     python -m data_prep.sounds "$corpora/noise/rirs.tsv" --audio-root "$corpora/noise/rir" --output $data/rooms.jsonl.gz
+    python -m data_prep.rooms --output $data/rooms-made.jsonl.gz
 fi
 speech=$(echo $data/${only:-train-*}.jsonl.gz)
 dev=$data/dev-clean.jsonl.gz
@@ -56,7 +59,8 @@ train() { # STAGE, what differs from the config
 # 4. The phones, frame by frame
 train phones --data.phones "[$exp/train.phones.ctm,$exp/dev.phones.ctm]" --model.init_from null --model.objective.ctc 0 \
     --model.objective.denominator 0 --model.objective.frames 1 --model.optimiser.rate 4e-3 --data.augmentation.splice_share 0 \
-    --trainer.max_steps 7000
+    --data.augmentation.noise_share 0.1 --data.augmentation.hiss_share 0.1 --data.augmentation.room_share 0.05 \
+    --data.augmentation.telephone_share 0 --trainer.max_steps 7000
 
 # 5. The phones of what PocketSphinx could not align, by what it has taught
 [ -f $exp/more.phones.ctm ] || python -m data_prep.phone_alignment --model $exp/phones/bundle --cuts $speech \
@@ -94,4 +98,5 @@ asr pack --model $exp/mmi/bundle --output asr/models/en-small
 python recipes/en_small/plot_curve.py $exp/phones/curve.jsonl $exp/mmi/curve.jsonl recipes/en_small/curve.png
 asr evaluate --cuts $dev --alignments $exp/dev.ctm --output-dir $exp/dev
 python -m benchmarks.peers --cuts $dev --limit 200
+python -m benchmarks.conditions --cuts $dev --limit 60 --noises $data/sounds-unheard.jsonl.gz --rooms $data/rooms.jsonl.gz
 python -m benchmarks.nonspeech --model en-small --clips "$corpora/noise/clips.tsv"
