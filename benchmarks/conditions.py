@@ -76,7 +76,7 @@ def conditions(noises: list[Samples], rooms: list[Samples]) -> dict[str, Conditi
     found: dict[str, Condition] = {
         AS_IT_IS: lambda samples, random: samples,
         **{f"white noise, {snr} dB below": hissing(0, snr) for snr in (30, 20, 10)},
-        f"the same at 20 dB, and {BEFORE} s of it before": hissing(0, 20, BEFORE),
+        f"white noise, 20 dB below, {BEFORE} s before": hissing(0, 20, BEFORE),
         **{f"pink noise, {snr} dB below": hissing(3, snr) for snr in (20, 10)},
     }
     if noises:
