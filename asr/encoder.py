@@ -87,12 +87,16 @@ class GatedConvolution(nn.Module):
 
 class Lookahead(nn.Module):
     """y[t - r] = x[t - r] + sum_j w[j] * x[t - r + j], j = 1..r: a delay of r frames, in which each channel
-    takes from its own future (the context of mGRUIP-Ctx, arXiv 1805.07024, as a depthwise convolution)."""
+    takes from its own future (the context of mGRUIP-Ctx, arXiv 1805.07024, as a depthwise convolution).
+
+    The weights do not begin at zero: nothing is waiting before the first frame, so that y[0..r - 1] would be
+    exactly zero in every block, and an RMSNorm's gradient there is a thousandfold, a block.
+    """
 
     def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
         self.frames = frames
-        self.weight = nn.Parameter(torch.zeros(frames, channels))
+        self.weight = nn.Parameter(torch.full((frames, channels), 0.1))
 
     def forward(self, frames: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
         """frames (B, T, C), waiting (B, r, C) -> (B, T, C) delayed by r, new waiting."""
