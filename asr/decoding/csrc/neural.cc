@@ -8,65 +8,143 @@
 
 #include "ngram.h"
 
-// Machine code for more than one processor, the right one chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define ASR_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
+// Machine code for more than one processor, the right one chosen when the library is loaded. Levels, not models of
+// processors: GCC takes "arch=haswell" for Haswell and for nothing that came after it. Before 12 it knows no levels.
+#if !defined(__x86_64__) || !defined(__GLIBC__) || !defined(__GNUC__) || defined(__clang__) || \
+    defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define ASR_CLONES
+#elif __GNUC__ < 12
+#define ASR_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define ASR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
 
 namespace asr {
 namespace {
 
-constexpr int32_t kLanes = 16;
+constexpr int32_t kMost = 127;  // of 8-bit weights
 
-inline float wide(uint16_t bfloat16) {
-  const uint32_t bits = uint32_t{bfloat16} << 16;
+// y = x W, W (outputs, inputs)
+ASR_CLONES void multiply(const int16_t* x, const int8_t* w, int32_t* y, int32_t inputs, int32_t outputs) {
+  int32_t o = 0;
+  for (; o + 4 <= outputs; o += 4, w += 4 * inputs) {  // four at a time read x once
+    const int8_t *w1 = w + inputs, *w2 = w1 + inputs, *w3 = w2 + inputs;
+    int32_t a = 0, b = 0, c = 0, d = 0;
+    for (int32_t k = 0; k < inputs; ++k) {
+      a += x[k] * w[k];
+      b += x[k] * w1[k];
+      c += x[k] * w2[k];
+      d += x[k] * w3[k];
+    }
+    y[o] = a, y[o + 1] = b, y[o + 2] = c, y[o + 3] = d;
+  }
+  for (; o < outputs; ++o, w += inputs) {
+    y[o] = 0;
+    for (int32_t k = 0; k < inputs; ++k) y[o] += x[k] * w[k];
+  }
+}
+
+// Of the magnitudes; they are ordered as their bits are.
+ASR_CLONES float largest(const float* x, int32_t count) {
+  int32_t most = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    int32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    bits &= 0x7fffffff;
+    most = bits > most ? bits : most;
+  }
   float value;
-  std::memcpy(&value, &bits, sizeof value);
+  std::memcpy(&value, &most, sizeof value);
   return value;
 }
 
-// bfloat16, to the nearest: half the memory to go through, which is what takes the time.
-std::vector<uint16_t> narrow(const float* values, int64_t count) {
-  std::vector<uint16_t> made(count);
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof bits);
-    made[i] = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+ASR_CLONES void round(const float* x, float scale, int16_t* y, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) {
+    y[i] = static_cast<int16_t>(static_cast<int32_t>(x[i] * scale + (x[i] < 0 ? -0.5f : 0.5f)));
+  }
+}
+
+// As fine as sums of products with as many weights stay below 2^31.
+Integers integers(const std::vector<float>& x) {
+  const auto count = static_cast<int32_t>(x.size());
+  const auto finest = static_cast<float>(std::min(INT16_MAX, INT32_MAX / kMost / std::max(1, count) - 1));
+  const float scale = std::max(largest(x.data(), count), 1e-30f) / finest;
+  Integers made{std::vector<int16_t>(x.size()), scale};
+  round(x.data(), 1 / scale, made.values.data(), count);
+  return made;
+}
+
+// (inputs, outputs), row-major
+Layer layer(const float* weights, int32_t inputs, std::vector<float> bias) {
+  const auto outputs = static_cast<int32_t>(bias.size());
+  Layer made{inputs, outputs, std::vector<int8_t>(int64_t{inputs} * outputs), {}, std::move(bias)};
+  for (int32_t o = 0; o < outputs; ++o) {
+    float most = 1e-30f;
+    for (int32_t k = 0; k < inputs; ++k) most = std::max(most, std::abs(weights[int64_t{k} * outputs + o]));
+    made.scales.push_back(most / kMost);
+    for (int32_t k = 0; k < inputs; ++k) {
+      const float weight = weights[int64_t{k} * outputs + o] / made.scales.back();
+      made.weights[int64_t{o} * inputs + k] = static_cast<int8_t>(std::lrint(weight));
+    }
   }
   return made;
 }
 
-// y += x W, W (inputs, outputs)
-ASR_CLONES void multiply(const float* x, const uint16_t* w, float* y, int32_t inputs, int32_t outputs) {
-  int32_t k = 0;
-  for (; k + 4 <= inputs; k += 4, w += 4 * outputs) {
-    const float a = x[k], b = x[k + 1], c = x[k + 2], d = x[k + 3];
-    const uint16_t *w1 = w + outputs, *w2 = w1 + outputs, *w3 = w2 + outputs;
-    for (int32_t i = 0; i < outputs; ++i) {
-      y[i] += (a * wide(w[i]) + b * wide(w1[i])) + (c * wide(w2[i]) + d * wide(w3[i]));
+// What is left of the weights of a layer, as another one.
+Layer remainder(const float* weights, const Layer& rounded) {
+  std::vector<float> left(weights, weights + int64_t{rounded.inputs} * rounded.outputs);
+  for (int32_t k = 0; k < rounded.inputs; ++k) {
+    for (int32_t o = 0; o < rounded.outputs; ++o) {
+      const int8_t weight = rounded.weights[int64_t{o} * rounded.inputs + k];
+      left[int64_t{k} * rounded.outputs + o] -= rounded.scales[o] * static_cast<float>(weight);
     }
   }
-  for (; k < inputs; ++k, w += outputs) {
-    for (int32_t i = 0; i < outputs; ++i) y[i] += x[k] * wide(w[i]);
+  return layer(left.data(), rounded.inputs, std::vector<float>(rounded.outputs));
+}
+
+std::vector<float> outputs(const Layer& layer, const Integers& x) {
+  std::vector<int32_t> sums(layer.outputs);
+  multiply(x.values.data(), layer.weights.data(), sums.data(), layer.inputs, layer.outputs);
+  std::vector<float> y(layer.bias);
+  for (int32_t o = 0; o < layer.outputs; ++o) y[o] += static_cast<float>(sums[o]) * (x.scale * layer.scales[o]);
+  return y;
+}
+
+// Cephes, to a relative error of 2e-7; loops over it are vector code, which those over std::exp are not.
+inline float exponential(float x) {
+  x = x < -87 ? -87 : x > 88 ? 88 : x;
+  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits now hold the integer
+  const float whole = shifted - 12582912.0f;
+  const float r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  float p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return (p * r * r + r + 1) * power;
+}
+
+inline float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
+inline float tangent(float x) { return 1 - 2 / (1 + exponential(2 * x)); }
+
+// f before n each; in, what comes of the word; of the state before: recurrent, with b_hn.
+ASR_CLONES void gate(const float* in, const float* recurrent, float* h, int32_t hidden) {
+  for (int32_t i = 0; i < hidden; ++i) {
+    const float f = sigmoid(in[i] + recurrent[i]);
+    const float n = tangent(in[hidden + i] + f * recurrent[hidden + i]);
+    h[i] = (1 - f) * n + f * h[i];
   }
 }
 
-ASR_CLONES float scalar_product(const float* x, const int8_t* y, int32_t count) {
-  float sums[kLanes] = {};
-  int32_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int32_t lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane] * static_cast<float>(y[i + lane]);
-  }
-  for (; i < count; ++i) sums[0] += x[i] * static_cast<float>(y[i]);
-  float sum = 0;
-  for (const float each : sums) sum += each;
-  return sum;
+// y += silu(x)
+ASR_CLONES void add_silu(const float* x, float* y, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) y[i] += x[i] * sigmoid(x[i]);
 }
-
-float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
 
 std::vector<float> rms(const std::vector<float>& x) {
   float squares = 1e-6f * static_cast<float>(x.size());
@@ -75,6 +153,12 @@ std::vector<float> rms(const std::vector<float>& x) {
   std::vector<float> y(x);
   for (float& each : y) each *= scale;
   return y;
+}
+
+std::vector<float> behind_zeros(const float* values, int32_t count) {
+  std::vector<float> made(count, 0.0f);
+  made.insert(made.end(), values, values + count);
+  return made;
 }
 
 // Two hashes with other multipliers: histories that agree in both by chance do not occur.
@@ -100,14 +184,11 @@ MixedModel::MixedModel(const LanguageModel* other, const std::string& words, con
       embedding_scales_(weights.embeddings.scales, weights.embeddings.scales + weights.words),
       output_scales_(weights.outputs.scales, weights.outputs.scales + weights.words),
       bias_(weights.bias, weights.bias + weights.words),
-      weight_ih_(narrow(weights.weight_ih, int64_t{2} * embedding_ * hidden_)),
-      weight_hh_(narrow(weights.weight_hh, int64_t{2} * hidden_ * hidden_)),
-      weight_mix_(narrow(weights.weight_mix, int64_t{hidden_} * hidden_)),
-      weight_out_(narrow(weights.weight_out, int64_t{hidden_} * output_)),
-      bias_ih_(weights.bias_ih, weights.bias_ih + 2 * hidden_),
-      bias_hn_(weights.bias_hn, weights.bias_hn + hidden_),
-      bias_mix_(weights.bias_mix, weights.bias_mix + hidden_),
-      bias_out_(weights.bias_out, weights.bias_out + output_),
+      word_(layer(weights.weight_ih, embedding_, {weights.bias_ih, weights.bias_ih + 2 * hidden_})),
+      before_(layer(weights.weight_hh, hidden_, behind_zeros(weights.bias_hn, hidden_))),
+      mix_(layer(weights.weight_mix, hidden_, {weights.bias_mix, weights.bias_mix + hidden_})),
+      out_(layer(weights.weight_out, hidden_, {weights.bias_out, weights.bias_out + output_})),
+      out_remainder_(remainder(weights.weight_out, out_)),
       begin_(std::make_shared<const History>(History{longer({}, kBegin), kBegin, nullptr})) {
   ids_ = {0, kBegin, kEnd};
   LmState ignored;
@@ -154,8 +235,10 @@ float MixedModel::score_end(const LmState& in) const {
 
 // extra: ln of a word's share of the probability with this id
 float MixedModel::mix(const Vectors& vectors, uint32_t id, float extra, float other) const {
-  const float product = scalar_product(vectors.output.data(), outputs_.data() + int64_t{id} * output_, output_);
-  const float neural = product * output_scales_[id] + bias_[id] + extra;
+  const Integers& g = vectors.output;
+  int32_t product;
+  multiply(g.values.data(), outputs_.data() + int64_t{id} * output_, &product, output_, 1);
+  const float neural = static_cast<float>(product) * (g.scale * output_scales_[id]) + bias_[id] + extra;
   const double probability = std::exp(static_cast<double>(std::min(0.0f, neural)));
   return static_cast<float>(std::log(share_ * probability + (1 - share_) * std::exp(static_cast<double>(other))));
 }
@@ -166,23 +249,20 @@ SharedVectors MixedModel::vectors(const History& history) const {
 
 Vectors MixedModel::step(const History& history) const {
   const int8_t* row = embeddings_.data() + int64_t{history.last} * embedding_;
-  std::vector<float> x(row, row + embedding_), gates(bias_ih_), recurrent(2 * hidden_), h(hidden_);
-  for (float& each : x) each *= embedding_scales_[history.last];
-  multiply(x.data(), weight_ih_.data(), gates.data(), embedding_, 2 * hidden_);
+  const std::vector<float> in = outputs(word_, {{row, row + embedding_}, embedding_scales_[history.last]});
+  std::vector<float> h(hidden_), recurrent(before_.bias);
   if (history.before) {
     h = history.before->hidden;
-    multiply(h.data(), weight_hh_.data(), recurrent.data(), hidden_, 2 * hidden_);
+    recurrent = outputs(before_, integers(h));
   }
-  for (int32_t i = 0; i < hidden_; ++i) {
-    const float f = sigmoid(gates[i] + recurrent[i]);
-    const float n = std::tanh(gates[hidden_ + i] + f * (recurrent[hidden_ + i] + bias_hn_[i]));
-    h[i] = (1 - f) * n + f * h[i];
-  }
-  std::vector<float> mixed(bias_mix_), g(bias_out_), sum(h);
-  multiply(rms(h).data(), weight_mix_.data(), mixed.data(), hidden_, hidden_);
-  for (int32_t i = 0; i < hidden_; ++i) sum[i] += mixed[i] * sigmoid(mixed[i]);
-  multiply(rms(sum).data(), weight_out_.data(), g.data(), hidden_, output_);
-  return {std::move(h), std::move(g)};
+  gate(in.data(), recurrent.data(), h.data(), hidden_);
+  std::vector<float> sum(h);
+  add_silu(outputs(mix_, integers(rms(h))).data(), sum.data(), hidden_);
+  const Integers x = integers(rms(sum));
+  std::vector<float> g = outputs(out_, x);
+  const std::vector<float> more = outputs(out_remainder_, x);
+  for (int32_t i = 0; i < output_; ++i) g[i] += more[i];
+  return {std::move(h), integers(g)};
 }
 
 }  // namespace asr
