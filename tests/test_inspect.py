@@ -27,13 +27,12 @@ from asr.inspect.listen import Inspection, listen
 from asr.inspect.plot import draw, posteriors
 from asr.lexicon import Lexicon, PhoneTokenizer
 from asr.model import CtcModel
+from asr.models import READING
 from asr.phones import PHONES, SILENCE
 from asr.streaming import StreamingRecognizer
 from asr.text import Tokenizer
 from asr.transcript import Word
 from tests.conftest import signal
-
-READING = Path(__file__).parents[1] / "recipes" / "demo" / "reading.ogg"
 
 
 @pytest.fixture

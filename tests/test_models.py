@@ -13,7 +13,7 @@ import asr.models
 from asr.bundle import Bundle, load_bundle
 from asr.cli import dispatch
 from asr.errors import UserError
-from asr.models import find_model
+from asr.models import READING, find_model
 from asr.streaming import StreamingRecognizer
 from data_prep.reference_alignment import Aligner
 
@@ -86,7 +86,7 @@ def test_the_shipped_models_fit_their_place() -> None:
 def test_words_of_the_shipped_model_are_where_another_aligner_finds_them() -> None:
     """Its offsets are of its weights: those of an earlier model put starts 87 ms off."""
     pytest.importorskip("pocketsphinx")
-    samples, _ = read(Path(__file__).parents[1] / "recipes/demo/reading.ogg", dtype="float32")
+    samples, _ = read(READING, dtype="float32")
     recognizer = StreamingRecognizer(load_bundle("en-small"), vad=None)
     recognizer.accept(samples)
     found = recognizer.finish().words

@@ -22,10 +22,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr import audio
 from asr.bundle import Bundle
 from asr.decoding.hotwords import Hotword, check_hotwords
 from asr.endpoint import EndpointConfig
 from asr.errors import UserError
+from asr.models import READING
 from asr.serving.config import BatcherConfig
 from asr.serving.load import Load
 from asr.serving.refusal import Busy, Refusal
@@ -35,7 +37,9 @@ from asr.vad import VadConfig
 
 log = logging.getLogger("asr.serving")
 REST = 5.0  # seconds after which a client that found no room may ask again
-REHEARSALS = {1: 4, 8: 4}  # streams in steps before the first client's, and how many; the first warms up
+REHEARSALS = (1, 4)  # streams in steps before the first client's
+REHEARSED = 4.0  # seconds of audio of each ...
+WARM = 1.0  # ... of which so many go by before times count
 
 
 class Update(NamedTuple):
@@ -175,19 +179,26 @@ class Batcher:
 
     def _rehearse(self) -> None:
         """Steps that nobody waits for: the first are slow, and the others say what this machine can carry."""
-        noise = 0.1 * np.random.default_rng(1).standard_normal(self.chunk).astype(np.float32)
-        for count, turns in REHEARSALS.items():
-            self.load.learn(count, min([self._rehearsed(noise, count) for _ in range(turns)][1:]))
+        speech = audio.read(READING, self.rate)
+        for count in REHEARSALS:
+            parts = [np.roll(speech, -len(speech) * n // count) for n in range(count)]  # different words each
+            took = self._rehearsed(parts)
+            self.load.learn(count, sum(took) / len(took))
 
-    def _rehearsed(self, noise: NDArray[np.float32], count: int) -> float:
-        recognizers = [StreamingRecognizer(self.bundle, self.config.chunk_ms) for _ in range(count)]
-        for recognizer in recognizers:
-            recognizer.put(noise)
-        began = time.monotonic()
-        advance(recognizers)
-        for recognizer in recognizers:
-            recognizer.transcript()
-        return time.monotonic() - began
+    def _rehearsed(self, speech: Sequence[NDArray[np.float32]]) -> list[float]:
+        """Seconds of each step: with speech, or beams and language models would have nothing to do."""
+        size = max(round(REHEARSED * self.rate), self.chunk)
+        recognizers = [StreamingRecognizer(self.bundle, self.config.chunk_ms) for _ in speech]
+        for recognizer, samples in zip(recognizers, speech, strict=True):
+            recognizer.put(np.resize(samples, size))
+        took = []
+        while recognizers[0].ready:
+            began = time.monotonic()
+            advance(recognizers, self.chunk)
+            for recognizer in recognizers:
+                recognizer.transcript()
+            took.append(time.monotonic() - began)
+        return took[int(WARM * self.rate / self.chunk) :]
 
 
 class Job(NamedTuple):

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 export OMP_WAIT_POLICY=passive # threads that spin at barriers starve the data loader
 
 echo "== 1/6  live: the model of the package hears a reader, at the pace of speech; what may still change is in brackets"
-asr transcribe --pace --partials lines recipes/demo/reading.ogg
+asr transcribe --pace --partials lines asr/models/reading.ogg
 
 echo "== 2/6  speech: espeak-ng says sentences of a small grammar, some voices only for the test"
 python -m data_prep.demo --output-dir data/demo

@@ -7,6 +7,7 @@ import gc
 import math
 import random
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -496,6 +497,29 @@ def test_steps_that_take_too_long_let_nobody_in(babbler: Bundle) -> None:
             batcher.open()  # whatever it takes: there is nobody to make late
             batcher._ticked -= 60
             batcher.open()  # it was slow a minute ago
+
+    run(test)
+
+
+def test_who_comes_at_once_is_let_in_as_far_as_speech_can_be_heard(
+    babbler: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """50 ms for each stream in which somebody speaks, nothing for the others: 160 ms hold three of them."""
+
+    def slow(streams: list[StreamingRecognizer], most: int | None = None) -> None:
+        advance(streams, most)
+        time.sleep(0.05 * sum(stream.speaking for stream in streams))
+
+    monkeypatch.setattr(batcher_module, "advance", slow)
+
+    async def test() -> None:
+        async with Batcher(babbler, BatcherConfig(chunk_ms=160)) as batcher:
+            let_in = 0
+            with pytest.raises(Busy):
+                for _ in range(20):
+                    batcher.open()
+                    let_in += 1
+            assert 1 <= let_in <= 3
 
     run(test)
 
