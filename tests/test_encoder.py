@@ -1,4 +1,4 @@
-"""The units of the front-end's convolutions, and how training begins; what else the encoder promises is in test_model.py."""
+"""Units of the front-end's convolutions, and how training begins; the other promises are in test_model.py."""
 
 from __future__ import annotations
 
