@@ -54,7 +54,7 @@ def run(main: Callable[[], int | None]) -> None:
 class at_least:
     """An argparse type: a number not below `least`; argparse says the rest."""
 
-    def __init__(self, least: int, kind: type[int] | type[float]) -> None:
+    def __init__(self, least: float, kind: type[int] | type[float]) -> None:
         self.least, self.kind = least, kind
 
     def __call__(self, text: str) -> int | float:

@@ -1,7 +1,7 @@
 """Words wrong where speech is not clean: noise, a telephone, a low bit rate, a room, too loud, too soft.
 
     python -m benchmarks.conditions --cuts dev.jsonl.gz --limit 60 [--noises sounds.jsonl.gz] \\
-        [--rooms rooms.jsonl.gz]
+        [--rooms rooms.jsonl.gz others.jsonl.gz]
 
 The same utterances are heard as they are and under each condition, as a stream, in chunks. What is added is
 drawn anew for each utterance, the same in each run. Every condition is compared with the utterances as they
@@ -72,7 +72,12 @@ def louder(gain_db: float) -> Condition:
     return heard
 
 
-def conditions(noises: list[Samples], rooms: list[Samples]) -> dict[str, Condition]:
+def echoing(rooms: list[Samples]) -> Condition:
+    return lambda samples, random: reverberate(samples, rooms[random.integers(len(rooms))])
+
+
+def conditions(noises: list[Samples], rooms: dict[str, list[Samples]]) -> dict[str, Condition]:
+    """rooms: by the name of their manifest."""
     found: dict[str, Condition] = {
         AS_IT_IS: lambda samples, random: samples,
         **{f"white noise, {snr} dB below": hissing(0, snr) for snr in (30, 20, 10)},
@@ -81,10 +86,7 @@ def conditions(noises: list[Samples], rooms: list[Samples]) -> dict[str, Conditi
     }
     if noises:
         found |= {f"sounds of --noises, {snr} dB below": noisy(noises, snr) for snr in (20, 10, 5)}
-    if rooms:
-        found["a room of --rooms"] = lambda samples, random: reverberate(
-            samples, rooms[random.integers(len(rooms))]
-        )
+    found |= {f"one of {len(some)} rooms, {name}": echoing(some) for name, some in rooms.items()}
     return found | {
         "telephone (G.711, 300-3400 Hz)": lambda samples, random: telephone(samples, audio.SAMPLE_RATE),
         "MP3 of 16 kbit/s": lambda samples, random: compress(samples, audio.SAMPLE_RATE, 16),
@@ -129,7 +131,12 @@ def main(argv: list[str] | None = None) -> int:
         "--noises", type=Path, nargs="+", default=[], metavar="MANIFEST", help="sounds to add"
     )
     parser.add_argument(
-        "--rooms", type=Path, nargs="+", default=[], metavar="MANIFEST", help="impulse responses"
+        "--rooms",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="MANIFEST",
+        help="impulse responses, each a condition",
     )
     parser.add_argument("--limit", type=at_least(1, int), metavar="N", help="utterances, evenly spread")
     parser.add_argument("--chunk", type=at_least(0, float), default=320, metavar="MS", help="(320)")
@@ -139,7 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     check_output(args.output)
     torch.set_num_threads(1)
     recognise = streaming(StreamingRecognizer(*recogniser_options(args, load_bundle(args.model))))
-    noises, rooms = ([samples for _, samples in recordings(each)] for each in (args.noises, args.rooms))
+    noises = [samples for _, samples in recordings(args.noises)]
+    rooms = {path.name.split(".")[0]: [samples for _, samples in recordings([path])] for path in args.rooms}
     speech = recordings(args.cuts, args.limit)
     clean: list[Utterance] = []
     rows = []

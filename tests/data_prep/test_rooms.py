@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from asr.data.manifest import load_audio, load_cuts
+from asr.errors import UserError
 from data_prep import rooms
-from data_prep.rooms import DECAY, RATE, response
+from data_prep.rooms import DECAY, DISTANCE, RATE, response
 
 pytest.importorskip("pyroomacoustics", reason="computes rooms; pip install pyroomacoustics")
 
@@ -24,7 +25,7 @@ def test_a_room_begins_with_the_direct_sound_and_fades() -> None:
 
     decays = []
     for seed in range(8):
-        heard = response(np.random.default_rng(seed), pyroomacoustics)
+        heard = response(np.random.default_rng(seed), pyroomacoustics, DECAY, DISTANCE)
         assert heard.dtype == np.float32 and np.isfinite(heard).all()
         assert np.abs(heard).argmax() == 0 and abs(heard[0]) == pytest.approx(0.5)
         half = len(heard) // 2
@@ -43,3 +44,24 @@ def test_the_manifest_names_as_many_rooms_as_were_asked_for_the_same_for_a_seed(
     again = tmp_path / "again.jsonl.gz"
     rooms.main(["--count", "1", "--seed", "7", "--output", str(again)])
     assert np.array_equal(load_audio(next(iter(load_cuts([again])))), first)
+
+
+def test_what_decays_longer_and_is_further_away_has_more_echo() -> None:
+    """Energy after the first 50 ms, as a share."""
+    import pyroomacoustics
+
+    shares = []
+    for decay_, distance in (((0.2, 0.3), (0.3, 0.5)), ((0.8, 1.0), (2.0, 3.0))):
+        echoes = [
+            response(np.random.default_rng(seed), pyroomacoustics, decay_, distance) for seed in range(4)
+        ]
+        shares.append([float(np.square(each[800:]).sum() / np.square(each).sum()) for each in echoes])
+    assert max(shares[0]) < min(shares[1])
+
+
+def test_a_room_that_cannot_be_is_said_to_be_none() -> None:
+    import pyroomacoustics
+
+    for wrong in (((0.2, 0.3), (20.0, 30.0)), ((0.001, 0.002), (0.3, 0.5))):
+        with pytest.raises(UserError, match=r"--decay or --distance"):
+            response(np.random.default_rng(0), pyroomacoustics, *wrong)
