@@ -11,6 +11,8 @@ from asr.lexicon import PhoneTokenizer
 from asr.model import CtcModel
 from asr.text import Tokenizer
 
+OF_THE_HEAD = ("vocabulary", "tokenizer", "model.outputs")  # keys of an identity
+
 
 def identity(model: CtcModel, tokenizer: Tokenizer | PhoneTokenizer) -> dict[str, Any]:
     """Sizes by their names in a config, and the tokens."""

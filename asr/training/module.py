@@ -30,7 +30,7 @@ from asr.ops import Backend
 from asr.phones import UNKNOWN
 from asr.state import leaves, map_state, with_leaves
 from asr.training.denominator import denominator_graph, log_denominator
-from asr.training.identity import check_same, identity
+from asr.training.identity import OF_THE_HEAD, check_same, identity
 from asr.training.penalty import penalties
 from asr.training.schedule import Optimiser, make_optimiser, schedule
 from asr.training.teachers import Teachers, divergence
@@ -82,6 +82,7 @@ class CtcTraining(LightningModule):
         spec_augment: masks on the features while training.
         backend: of the MGU recurrence.
         init_from: a bundle to start from, weights and feature statistics; sizes and tokenizer must agree.
+        encoder_from: likewise, but for the head, which begins anew: for other tokens, or another language.
         carried: share of training utterances that begin in the state in which another one ended, as words of
             a long stream do. Without it the first token of an utterance is learnt as a guess at frame 0,
             which the zero state makes easy to find, and the model has never met a stream that goes on.
@@ -101,6 +102,7 @@ class CtcTraining(LightningModule):
         spec_augment: SpecAugment = SpecAugment(),  # noqa: B008
         backend: Backend = "auto",
         init_from: Path | None = None,
+        encoder_from: Path | None = None,
         carried: float = 0.5,
         objective: Objective = Objective(),
         teachers: dict[str, float] | None = None,
@@ -126,13 +128,22 @@ class CtcTraining(LightningModule):
         self._ended: EncoderState | None = None  # where the utterances of the last training batch ended
         self._left_out = 0  # steps in a row
         self._sums: list[Sums] = []
+        if init_from is not None and encoder_from is not None:
+            raise UserError("model.encoder_from: and model.init_from are two beginnings; give one of them")
         if init_from is not None:
             self._start_from(init_from)
+        if encoder_from is not None:
+            self._start_from(encoder_from, head=False)
 
-    def _start_from(self, bundle: Path) -> None:
+    def _start_from(self, bundle: Path, head: bool = True) -> None:
         start = load_bundle(bundle)
-        check_same(str(bundle), identity(start.model, start.tokenizer), identity(self.model, self.tokenizer))
-        self.model.load_state_dict(start.model.state_dict())
+        ours = identity(self.model, self.tokenizer)
+        if not head:
+            ours = {key: value for key, value in ours.items() if key not in OF_THE_HEAD}
+        check_same(str(bundle), identity(start.model, start.tokenizer), ours)
+        theirs = start.model.state_dict()
+        kept = {name: each for name, each in theirs.items() if head or not name.startswith("head.")}
+        self.model.load_state_dict({**self.model.state_dict(), **kept})
 
     # The forward path of training: CtcModel.offline with masks between front-end and encoder
 

@@ -168,6 +168,23 @@ def test_training_starts_from_a_bundle_with_its_statistics(
         torch.testing.assert_close(tuned.state_dict()[name], tensor, atol=1e-6, rtol=0)
 
 
+def test_an_encoder_goes_on_with_other_tokens(
+    trained: Path, config: ConfigWriter, tmp_path: Path, other_tokenizer: Path
+) -> None:
+    asked = {"model__tokenizer": str(other_tokenizer), "model__encoder_from": str(trained / "bundle")}
+    assert main(["--config", str(config(**asked, trainer__max_steps=1, model__optimiser__rate=1e-9))]) == 0
+    made, start = load_bundle(tmp_path / "run" / "bundle"), load_bundle(trained / "bundle").model.state_dict()
+    assert made.tokenizer.vocabulary != load_bundle(trained / "bundle").tokenizer.vocabulary
+    for name, tensor in made.model.state_dict().items():
+        if not name.startswith("head."):
+            torch.testing.assert_close(tensor, start[name], atol=1e-6, rtol=0)
+    assert error_of("--config", str(config(**asked, model__encoder__width=32))).startswith(
+        "model.encoder.width"
+    )
+    both = config(**asked, model__init_from=str(trained / "bundle"))
+    assert "give one of them" in error_of("--config", str(both))
+
+
 def test_a_teacher_is_named_by_its_bundle_and_share(
     trained: Path, config: ConfigWriter, tmp_path: Path
 ) -> None:
