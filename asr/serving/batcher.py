@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,6 +41,8 @@ REST = 5.0  # seconds after which a client that found no room may ask again
 REHEARSALS = (1, 4)  # streams in steps before the first client's
 REHEARSED = 4.0  # seconds of audio of each ...
 WARM = 1.0  # ... of which so many go by before times count
+LIVE = 2.0  # times what a rehearsal takes: callers are harder to hear than a reader, and use the cores too
+MARGIN = 4 / 3  # streams that could be heard, for one that is let in: words do not come evenly
 
 
 class Update(NamedTuple):
@@ -117,7 +120,7 @@ class Batcher:
         if time.monotonic() - self._ticked > REST:
             self.load.forget()  # what slowed it down is over: streams may be open and silent
         count = len(self.streams)
-        slow = max(self.load.recent, self.load.step(count + 1)) > self.config.max_tick
+        slow = max(self.load.recent, self.load.step(math.ceil(MARGIN * (count + 1)))) > self.config.max_tick
         if not again and (count >= self.config.max_streams or (count and slow)):
             raise Busy(f"no room beside {count} streams: try again in {REST:g} s", REST)
         stream = Stream(
@@ -180,10 +183,12 @@ class Batcher:
     def _rehearse(self) -> None:
         """Steps that nobody waits for: the first are slow, and the others say what this machine can carry."""
         speech = audio.read(READING, self.rate)
+        first = 0  # each begins elsewhere, or words that one has computed would be there for the others
         for count in REHEARSALS:
-            parts = [np.roll(speech, -len(speech) * n // count) for n in range(count)]  # different words each
-            took = self._rehearsed(parts)
-            self.load.learn(count, sum(took) / len(took))
+            starts = [len(speech) * n // sum(REHEARSALS) for n in range(first, first + count)]
+            first += count
+            took = self._rehearsed([np.roll(speech, -start) for start in starts])
+            self.load.learn(count, LIVE * sum(took) / len(took))
 
     def _rehearsed(self, speech: Sequence[NDArray[np.float32]]) -> list[float]:
         """Seconds of each step: with speech, or beams and language models would have nothing to do."""
